@@ -1,0 +1,427 @@
+//! The contract between agent and controller: what an agent says of itself and what it can be told to do.
+//!
+//! Served by the agent's HTTP server, spoken by [`crate::client`]; the controller and the test tools use these types too.
+//! Everything here is plain data. Unknown fields are ignored when reading, so that agents and controllers of
+//! neighbouring versions understand each other.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::{Member, Phase};
+use crate::snapshot::SnapshotId;
+
+/// Mastership term and fencing token: grows by one at every change of master, at every restart of the master's
+/// server and at every restore. 0 means "none seen yet".
+pub type Epoch = u64;
+
+/// Bytes of the replication stream applied. Comparable only between equal replids.
+/// Source: Redis `INFO replication`, field `master_repl_offset` (on replicas too).
+pub type Offset = u64;
+
+/// Where something listens: an IP address or host name and a TCP port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Address {
+    /// IP address or host name, without brackets or port.
+    pub host: String,
+    /// TCP port, 1 to 65535.
+    pub port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// Role of a server as Redis reports it (`slave` is translated to `replica`), or none without a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Redis reports `role:master`. A closed or fenced server may report it too: see [`State::serving`].
+    Master,
+    /// Redis reports `role:slave`.
+    Replica,
+    /// No server runs, or it has not answered yet.
+    #[default]
+    None,
+}
+
+/// What fences a command: an agent refuses it (409) unless all of it fits what the agent knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// The cluster's random id, from the record.
+    pub cluster_id: String,
+    /// The record's own random identity: changes only when the record is made anew.
+    pub generation: String,
+    /// Epoch the command belongs to.
+    pub epoch: Epoch,
+    /// ZooKeeper version of the record node the command was decided on.
+    pub record_version: i32,
+    /// Aurora task the command is meant for.
+    pub task_id: String,
+    /// Server run the command is meant for; absent only for `start` and `restore`, which make a new run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
+}
+
+/// A stamped order, the body of every `POST /command/<verb>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// Who, for which epoch, decided on what.
+    #[serde(flatten)]
+    pub stamp: Stamp,
+    /// What to do. Its tag is the verb in the path.
+    pub order: Order,
+}
+
+/// What an agent can be told to do. Every order is idempotent under the same stamp.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "lowercase")]
+pub enum Order {
+    /// Starts the server closed (no TCP port) from `source`. With a server already running that was started for this
+    /// stamp: nothing to do. With another one running: refused.
+    Start {
+        /// Where the data comes from.
+        source: Source,
+    },
+    /// Fetches and verifies a snapshot, then starts the server closed from it. Answered 202 at once; progress is
+    /// in [`State::activity`].
+    Restore {
+        /// Snapshot to load; the agent verifies it against its manifest before the server sees a byte.
+        snapshot: SnapshotId,
+    },
+    /// Makes the running server the open master: `REPLICAOF NO ONE`, opens the port, proves a write, publishes.
+    Promote,
+    /// Makes the running server a replica of `master` and opens its port for readers. A copy that is ahead of the fork is set
+    /// aside in the sandbox first.
+    Follow {
+        /// The master's redis address.
+        master: Address,
+        /// Where the master's history began: a copy of `replid`'s predecessor beyond `offset` has diverged.
+        fork: Option<Position>,
+    },
+    /// Cuts the server off: `REPLICAOF` a dead port (data and position kept), clients dropped, a write proven to fail.
+    /// The same for a deposed master and for a survivor whose offset is to count.
+    Fence,
+    /// Settings the controller adapts at run time.
+    Configure {
+        /// The settings wanted, whole.
+        settings: Settings,
+    },
+    /// Makes a dump (`BGSAVE`) and copies it to the store. Answered 202 at once; the outcome is in [`State::uploads`].
+    Backup {
+        /// Chosen by whoever asked; the snapshot's manifest carries it, so that the asker finds its snapshot.
+        request_id: String,
+    },
+    /// Stops the server (no save).
+    Stop,
+}
+
+impl Order {
+    /// The verb in the path `/command/<verb>` and in logs.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Order::Start { .. } => "start",
+            Order::Restore { .. } => "restore",
+            Order::Promote => "promote",
+            Order::Follow { .. } => "follow",
+            Order::Fence => "fence",
+            Order::Configure { .. } => "configure",
+            Order::Backup { .. } => "backup",
+            Order::Stop => "stop",
+        }
+    }
+}
+
+/// Where a starting server takes its data from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "kebab-case")]
+pub enum Source {
+    /// No data. What the sandbox holds is set aside, never deleted.
+    Empty,
+    /// The dump in the sandbox, which must still be the one reported in [`State::local`].
+    Local {
+        /// SHA-256 (hex) of the dump the decision was made on.
+        sha256: String,
+    },
+    /// A replica: starts with `replicaof` in its arguments, so by partial resync where Redis can.
+    ReplicaOf {
+        /// The master's redis address.
+        master: Address,
+        /// As in [`Order::Follow`]: a local dump ahead of it is set aside first.
+        fork: Option<Position>,
+    },
+}
+
+/// A place in the dataset's history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Replication id (40 hex digits): the history.
+    pub replid: String,
+    /// Offset within it.
+    pub offset: Offset,
+}
+
+/// Run-time settings that the controller adapts to the live cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Redis' `save` value: non-empty on one instance at a time, the backup source.
+    pub save: String,
+    /// Redis' `min-replicas-to-write`: the second belt on the master.
+    pub min_replicas_to_write: u32,
+}
+
+/// Body of an answer to a command: 200 done, 202 accepted (goes on in the background), 409 refused, 500 failed
+/// (perhaps partly applied), 401 without the token, 400 not understood.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// One of `done`, `accepted`, `refused`, `failed`.
+    pub outcome: AnswerKind,
+    /// Machine-readable word for a refusal or failure, e.g. `stale-epoch`; empty when done.
+    #[serde(default)]
+    pub reason: String,
+    /// The same for people: what, where and what would be accepted.
+    #[serde(default)]
+    pub message: String,
+    /// The agent's state after the command.
+    pub state: Option<Box<State>>,
+}
+
+/// See [`Answer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnswerKind {
+    /// Carried out, or already so.
+    Done,
+    /// Begun; the outcome shows in the state.
+    Accepted,
+    /// Not carried out, nothing changed.
+    Refused,
+    /// Tried and not (certainly) carried out.
+    Failed,
+}
+
+/// What an agent says of itself: `GET /state`, and each line of `GET /watch`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// The cluster this agent has served so far; absent until it has read a record.
+    pub cluster_id: Option<String>,
+    /// Generation of the record last read; absent before.
+    #[serde(default)]
+    pub generation: Option<String>,
+    /// Aurora instance number.
+    pub instance: u32,
+    /// Aurora task id.
+    pub task_id: String,
+    /// Highest epoch seen, kept on disk.
+    pub epoch: Epoch,
+    /// Highest record version seen within `generation`.
+    #[serde(default)]
+    pub record_version: i32,
+    /// Epoch of the last `promote` or `follow` carried out on the running server; 0 without one. Says whose data this is.
+    #[serde(default)]
+    pub assigned_epoch: Epoch,
+    /// The server's role.
+    pub role: Role,
+    /// Whether clients are served on the TCP port in that role: an open master, or an open replica with data.
+    pub serving: bool,
+    /// Milliseconds left of the master's lease; absent while leases are not in use.
+    pub lease_ms_left: Option<u64>,
+    /// The running server; absent without one.
+    pub redis: Option<Redis>,
+    /// The agent itself.
+    pub agent: Agent,
+    /// The host the processes run on.
+    #[serde(default)]
+    pub host: Host,
+    /// Epoch for which the running server is fenced (cut off); absent when it is not.
+    #[serde(default)]
+    pub fenced_epoch: Option<Epoch>,
+    /// Servers of this task that are proven dead, newest last, at most 8: evidence for a failover.
+    #[serde(default)]
+    pub deaths: Vec<Death>,
+    /// Dump in the sandbox that a server could start from; absent without one, or while a server runs.
+    #[serde(default)]
+    pub local: Option<LocalDump>,
+    /// Long work under way.
+    #[serde(default)]
+    pub activity: Option<Activity>,
+    /// Dumps on their way to the store.
+    #[serde(default)]
+    pub uploads: Uploads,
+    /// Settings in force.
+    #[serde(default)]
+    pub settings: Settings,
+    /// Last failure of something long or by itself (start, restore, full sync), newest only; absent when all is well.
+    #[serde(default)]
+    pub problem: Option<String>,
+    /// Whether the agent was asked to end (SIGTERM, `/quitquitquit`).
+    #[serde(default)]
+    pub stopping: bool,
+}
+
+/// A running redis-server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Redis {
+    /// Address it announces to clients and peers (its port is closed until an assignment).
+    pub address: Option<Address>,
+    /// Process id.
+    pub pid: u32,
+    /// Start time of that process in clock ticks since boot. Source: `/proc/<pid>/stat` field 22.
+    #[serde(default)]
+    pub start_ticks: u64,
+    /// Redis' `run_id`: new at every start. Empty until the server has answered once.
+    pub run_id: String,
+    /// Server version, e.g. `7.0.15` or `valkey 9.1.2`.
+    pub version: String,
+    /// Current history.
+    pub replid: String,
+    /// Previous history; absent when unused.
+    pub replid2: Option<String>,
+    /// Last offset of `replid2` plus 1 (`second_repl_offset`); absent when unused.
+    #[serde(default)]
+    pub replid2_end: Option<Offset>,
+    /// Replication offset.
+    pub offset: Offset,
+    /// Replica: whether the link to its master is up. Absent on a master.
+    pub link: Option<bool>,
+    /// Replica: the address it follows. Absent on a master.
+    #[serde(default)]
+    pub following: Option<Address>,
+    /// Loading a dataset from disk or socket.
+    pub loading: bool,
+    /// A full sync is under way.
+    pub syncing: bool,
+    /// Whether the TCP port is open.
+    #[serde(default)]
+    pub open: bool,
+    /// Keys in all databases.
+    #[serde(default)]
+    pub keys: u64,
+    /// Memory used by the dataset, bytes (`used_memory`).
+    #[serde(default)]
+    pub used_memory: u64,
+    /// Master: replicas connected and online.
+    #[serde(default)]
+    pub connected_replicas: u32,
+    /// Whether the last probe was answered; `false` names a server that is busy or hung.
+    #[serde(default)]
+    pub answering: bool,
+}
+
+/// The agent process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Agent {
+    /// Its HTTP address.
+    pub address: Option<Address>,
+    /// Process id.
+    pub pid: u32,
+    /// Start time in clock ticks since boot.
+    #[serde(default)]
+    pub start_ticks: u64,
+    /// Version of this program.
+    pub version: String,
+}
+
+/// Identity of a host, for testimony.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// `/etc/machine-id` unless configured.
+    pub host_id: String,
+    /// Aurora's name for the host (the address it announces).
+    pub name: String,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// Pid namespace, e.g. `pid:[4026531836]`.
+    pub pid_ns: String,
+}
+
+/// Proof that a server of this task runs no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Death {
+    /// Run id of the dead server.
+    pub run_id: String,
+    /// How it was proven, e.g. `exit status 1`, `signal 9`, `process gone`.
+    pub proof: String,
+    /// When it was noticed, Unix time in milliseconds.
+    pub at_ms: u64,
+}
+
+/// `POST /testify`: is this process still there? Answered by any agent, without a stamp: it changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// The member asked about.
+    pub member: Member,
+}
+
+/// Answer to a [`Question`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Same host, other boot: every process of then is gone.
+    OtherBoot,
+    /// Same host, boot and pid namespace, and no process of that pid and start time.
+    ProcessGone,
+    /// The process is there.
+    Alive,
+    /// This agent cannot know: another host or pid namespace.
+    NotMine,
+}
+
+/// A dump lying in the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalDump {
+    /// SHA-256 of the file, hex.
+    pub sha256: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Position the dump carries; absent in a dump of a server that never had a replica.
+    pub position: Option<Position>,
+    /// [`State::assigned_epoch`] of the server that wrote it; 0 when unknown.
+    pub epoch: Epoch,
+    /// Unix time in seconds that the dump carries (`ctime`).
+    pub created_s: u64,
+}
+
+/// Long work under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activity {
+    /// `fetching-binary`, `restoring`, `loading`, `saving`, `uploading`.
+    pub what: String,
+    /// What it works on, e.g. a snapshot's name.
+    pub subject: String,
+    /// Bytes done.
+    pub done_bytes: u64,
+    /// Bytes in all; 0 when unknown.
+    pub total_bytes: u64,
+}
+
+/// Dumps on their way to the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uploads {
+    /// Dumps waiting or being copied.
+    pub pending: u32,
+    /// Last snapshot committed by this agent, with the request it answered, if any.
+    pub last: Option<SnapshotId>,
+    /// `request_id` of the last backup committed.
+    #[serde(default)]
+    pub last_request_id: Option<String>,
+    /// Why the present dump is not through yet (it is being retried); absent when all is well.
+    pub error: Option<String>,
+    /// Backup request that could not be done at all (e.g. `BGSAVE` failed), with the reason.
+    #[serde(default)]
+    pub failed_request: Option<(String, String)>,
+    /// Dumps given up for a newer one since the agent started.
+    #[serde(default)]
+    pub superseded: u64,
+}
+
+/// What the agent knows of the record, served for people (`GET /record`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordView {
+    /// Phase of the cluster.
+    pub phase: Phase,
+    /// Its master.
+    pub master: Option<Member>,
+}

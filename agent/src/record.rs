@@ -1,0 +1,204 @@
+//! The cluster record and where things lie in ZooKeeper.
+//!
+//! The record is the one truth about who is master. The leading controller writes it by compare-and-set together with a check
+//! of its own election node; agents read and watch it and obey nothing before they have read it once.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::{Address, Epoch, Host, Offset};
+use crate::snapshot::SnapshotId;
+
+/// Paths of one cluster below its root, by default `/aurora-redis/<role>/<env>/<job>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    root: String,
+}
+
+impl Paths {
+    /// Paths below `prefix` for the job key `role/env/job`.
+    pub fn new(prefix: &str, cluster: &str) -> Paths {
+        Paths { root: format!("{}/{}", prefix.trim_end_matches('/'), cluster.trim_matches('/')) }
+    }
+    /// The cluster's root node.
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+    /// Directory of the controllers' election nodes; a node's data is that controller's URL.
+    pub fn controllers(&self) -> String {
+        format!("{}/controllers", self.root)
+    }
+    /// The cluster record.
+    pub fn record(&self) -> String {
+        format!("{}/record", self.root)
+    }
+    /// The master's last lease renewal.
+    pub fn lease(&self) -> String {
+        format!("{}/lease", self.root)
+    }
+    /// The operation in flight.
+    pub fn operation(&self) -> String {
+        format!("{}/operation", self.root)
+    }
+    /// The desired state.
+    pub fn spec(&self) -> String {
+        format!("{}/spec", self.root)
+    }
+    /// One node per change of master.
+    pub fn history(&self) -> String {
+        format!("{}/history", self.root)
+    }
+    /// The original `ip:port` node.
+    pub fn master(&self) -> String {
+        format!("{}/master", self.root)
+    }
+    /// Serverset with the master as its only member.
+    pub fn master_serverset(&self) -> String {
+        format!("{}/serversets/master", self.root)
+    }
+    /// Serverset of the replicas that readers may use.
+    pub fn replicas_serverset(&self) -> String {
+        format!("{}/serversets/replicas", self.root)
+    }
+}
+
+/// Where a change of master stands. Without a lease node yet, the phases are the whole protocol:
+/// `deposing` (nobody may write), `promoting` (exactly one named server may), `stable` (it does).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Never had a master.
+    #[default]
+    Bootstrapping,
+    /// The named master leads.
+    Stable,
+    /// The last master is out of office, its evidence is in the record; survivors are being cut and asked.
+    Deposing,
+    /// The named master has been chosen and may open.
+    Promoting,
+}
+
+/// One server in one task: who may hold data, and how to find or outlive its processes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Aurora instance number.
+    pub instance: u32,
+    /// Aurora task id.
+    pub task_id: String,
+    /// Redis `run_id`.
+    pub run_id: String,
+    /// Redis address.
+    pub redis: Option<Address>,
+    /// Agent's HTTP address.
+    pub agent: Option<Address>,
+    /// Host identity.
+    pub host: Host,
+    /// Pid of the server.
+    pub redis_pid: u32,
+    /// Start time of the server, clock ticks since boot.
+    pub redis_start_ticks: u64,
+    /// Pid of the agent.
+    pub agent_pid: u32,
+    /// Start time of the agent, clock ticks since boot.
+    pub agent_start_ticks: u64,
+}
+
+/// Why it is certain that the last master no longer writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Evidence {
+    /// (a) Its own agent (this task) says that the process of that run is dead.
+    Dead {
+        /// The run proven dead.
+        run_id: String,
+        /// How.
+        proof: String,
+    },
+    /// (a) Its own agent confirmed the fence for this epoch.
+    Fenced {
+        /// The run fenced.
+        run_id: String,
+        /// For this epoch.
+        epoch: Epoch,
+    },
+    /// (c) An agent of the same host says that its processes are gone.
+    Testimony {
+        /// The run testified about.
+        run_id: String,
+        /// Task of the witness.
+        witness: String,
+        /// What it found: `other-boot` or `process-gone`.
+        verdict: String,
+    },
+    /// Somebody stated the epoch and took the responsibility.
+    Consent {
+        /// Who.
+        by: String,
+        /// Unix time, milliseconds.
+        at_ms: u64,
+    },
+    /// There was no master before.
+    NoneBefore,
+}
+
+/// One history of the dataset: the lineage is the chain of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// Epoch whose master wrote it.
+    pub epoch: Epoch,
+    /// Replication id.
+    pub replid: String,
+    /// First offset of it.
+    pub from: Offset,
+    /// Last offset that the next history continues from; absent for the current one.
+    #[serde(default)]
+    pub to: Option<Offset>,
+    /// The replid that continues it; absent for the current one.
+    #[serde(default)]
+    pub next: Option<String>,
+}
+
+/// What a confirmed write must survive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Durability {
+    /// Replicas that acknowledge a write before it counts as confirmed (`WAIT`); 0 promises none.
+    pub acks: u32,
+}
+
+/// The cluster record, node [`Paths::record`]. Its ZooKeeper version is part of every command's stamp.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Random, made once in a cluster's life.
+    pub cluster_id: String,
+    /// Random, made with this record node.
+    pub generation: String,
+    /// Whether the cluster has ever had a master: once true it never starts empty again.
+    pub initialised: bool,
+    /// Present epoch.
+    pub epoch: Epoch,
+    /// Where the present change of master stands.
+    pub phase: Phase,
+    /// The master of `epoch` when promoting or stable; the one last in office otherwise.
+    pub master: Option<Member>,
+    /// Its replid, once known.
+    #[serde(default)]
+    pub master_replid: Option<String>,
+    /// Members that may hold confirmed writes.
+    pub known_replicas: Vec<Member>,
+    /// Evidence of the last change.
+    pub evidence: Option<Evidence>,
+    /// Lease length, milliseconds.
+    pub lease_ms: u64,
+    /// What a confirmed write must survive.
+    pub durability: Durability,
+    /// The lineage, oldest first, at most 64.
+    pub histories: Vec<History>,
+    /// Latest good snapshot.
+    pub snapshot: Option<SnapshotId>,
+}
+
+impl Record {
+    /// The epoch under which `replid` was written: the lineage tells; absent for a foreign or forgotten history.
+    pub fn epoch_of(&self, replid: &str) -> Option<Epoch> {
+        self.histories.iter().rev().find(|h| h.replid == replid).map(|h| h.epoch)
+    }
+}

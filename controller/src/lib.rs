@@ -1,0 +1,3 @@
+//! The controller: observes one cluster, decides what it should look like and has the agents do it.
+
+pub mod view;

@@ -1,0 +1,289 @@
+//! What the controller shows: the JSON of `/api/v1/…`, as plain types. Filled once per cycle by `publish`, only read by `http`,
+//! by the command line and by test tools.
+
+use std::collections::VecDeque;
+
+use agent::api::{Address, Epoch, Offset, Position, Role};
+use agent::record::Phase;
+use agent::snapshot::SnapshotId;
+use serde::{Deserialize, Serialize};
+
+/// Everything the last cycle published.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Published {
+    /// Whether this controller leads; a standby's other fields are empty.
+    pub leading: bool,
+    /// `/api/v1/cluster`.
+    pub cluster: ClusterView,
+    /// `/api/v1/plan`.
+    pub plan: PlanView,
+    /// `/api/v1/events`, oldest first, at most 500.
+    pub events: VecDeque<Event>,
+    /// `/api/v1/history`, newest first.
+    pub history: Vec<HistoryEntry>,
+    /// `/api/v1/snapshots`, best first.
+    pub snapshots: Vec<SnapshotRow>,
+    /// The operation in flight or last ended; absent before the first.
+    pub operation: Option<Operation>,
+    /// Unix time in milliseconds of the last successful cycle; 0 before.
+    pub last_success_ms: u64,
+}
+
+/// `/api/v1/cluster`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClusterView {
+    /// `role/env/job`.
+    pub cluster: String,
+    /// Absent before bootstrap.
+    pub cluster_id: Option<String>,
+    /// Present epoch; 0 before bootstrap.
+    pub epoch: Epoch,
+    /// Absent before bootstrap.
+    pub phase: Option<Phase>,
+    /// The serving master; absent while there is none.
+    pub master: Option<MasterView>,
+    /// One row per instance known from the serverset or the scheduler, by instance number.
+    pub instances: Vec<InstanceView>,
+    /// Instances wanted (spec).
+    pub desired_instances: u32,
+    /// Latest good snapshot.
+    pub snapshot: Option<SnapshotRow>,
+    /// Named facts that a person should know of, each with a reason: unreachable parts, refusals, waits.
+    pub conditions: Vec<Condition>,
+    /// One sentence: how the cluster is and what happens next.
+    pub summary: String,
+    /// Who would take over if the master died now, and what would be lost.
+    pub if_master_died: Option<Forecast>,
+}
+
+/// The serving master.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MasterView {
+    /// Aurora instance number.
+    pub instance: u32,
+    /// Aurora task id.
+    pub task_id: String,
+    /// Redis address.
+    pub address: Address,
+}
+
+/// One instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InstanceView {
+    /// Aurora instance number.
+    pub instance: u32,
+    /// Aurora task id; absent while only the serverset knows the instance.
+    pub task_id: Option<String>,
+    /// Redis address.
+    pub address: Option<Address>,
+    /// Agent's HTTP address.
+    pub agent: Option<Address>,
+    /// Role as Redis reports it.
+    pub role: Role,
+    /// One word: `serving`, `closed`, `syncing`, `loading`, `fenced`, `idle` (agent without server), `silent` (no news from the agent),
+    /// `pending` (scheduler has not placed it), `foreign` (answers for another cluster).
+    pub state: String,
+    /// History it holds.
+    pub replid: Option<String>,
+    /// Offset within it.
+    pub offset: Option<Offset>,
+    /// Bytes behind the master; absent when not comparable.
+    pub lag_bytes: Option<u64>,
+    /// Whether a write made after its attach is known to have reached it.
+    pub proven: bool,
+    /// Milliseconds since its agent was last heard; absent when never.
+    pub age_ms: Option<u64>,
+    /// Long work under way, in words with progress; absent when none.
+    pub activity: Option<String>,
+    /// Latest problem the agent reports.
+    pub problem: Option<String>,
+}
+
+/// A fact with a reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// Stable name from the closed list in the runbook, e.g. `scheduler-unreachable`.
+    pub reason: String,
+    /// What, where, and the next step.
+    pub message: String,
+}
+
+/// Answer to "if the master died now".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// Instance that would take over.
+    pub instance: u32,
+    /// Bytes of the stream that would be lost, as known now.
+    pub loss_bytes: u64,
+}
+
+/// `/api/v1/plan`: the last decision.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PlanView {
+    /// Cycle number since this controller started to lead.
+    pub cycle: u64,
+    /// One sentence.
+    pub summary: String,
+    /// Actions of the cycle in words, each with its outcome.
+    pub actions: Vec<ActionView>,
+    /// What is being waited for, with reasons.
+    pub waits: Vec<Condition>,
+    /// Invariants the plan would have broken; it was not run if there is any.
+    pub violations: Vec<String>,
+}
+
+/// One action of the last plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ActionView {
+    /// What, e.g. `promote instance 2`.
+    pub action: String,
+    /// Why.
+    pub because: String,
+    /// `done`, `refused: …`, `failed: …`, `unknown: …`, or `running`.
+    pub outcome: String,
+}
+
+/// One line of `/api/v1/events`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Increases by one per event of this controller.
+    pub seq: u64,
+    /// Unix time, milliseconds.
+    pub at_ms: u64,
+    /// Present epoch then.
+    pub epoch: Epoch,
+    /// Stable name, e.g. `master-dead`, `promoted`, `snapshot-committed`, `spec-changed`.
+    pub kind: String,
+    /// For people.
+    pub message: String,
+}
+
+/// One change of master, a node in `history/`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// The new epoch.
+    pub epoch: Epoch,
+    /// `bootstrap`, `failover`, `restart` (same instance again) or `restore`.
+    pub kind: String,
+    /// Instance and task that led before; absent at bootstrap.
+    pub from: Option<MasterView>,
+    /// Instance and task that lead now.
+    pub to: MasterView,
+    /// Where the old history was left: the winner's copy.
+    pub position: Option<Position>,
+    /// Snapshot started from, if any.
+    pub snapshot: Option<SnapshotId>,
+    /// Evidence against the old master, in words.
+    pub evidence: String,
+    /// Candidates asked, in words: instance, replid, offset, and why chosen or not.
+    pub candidates: Vec<String>,
+    /// Milliseconds from noticing the loss to the new master's first proven write.
+    pub pause_ms: Option<u64>,
+    /// Bytes of stream lost, as far as the last word of the old master tells; absent when unknown.
+    pub loss_bytes: Option<u64>,
+    /// Unix time, milliseconds.
+    pub at_ms: u64,
+}
+
+/// One snapshot in the catalogue.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotRow {
+    /// Its name.
+    pub id: SnapshotId,
+    /// Whether it may be used; otherwise `problem` says why not.
+    pub good: bool,
+    /// Why it is not used; absent for a good one.
+    pub problem: Option<String>,
+    /// Size of the dump in bytes; 0 when the manifest could not be read.
+    pub bytes: u64,
+    /// Epoch.
+    pub epoch: Epoch,
+    /// Position it carries.
+    pub position: Option<Position>,
+    /// Unix time, milliseconds.
+    pub created_ms: u64,
+    /// Keys in all databases.
+    pub keys: Option<u64>,
+    /// Server version that wrote it.
+    pub server: String,
+    /// Instance that wrote it.
+    pub instance: u32,
+}
+
+/// What was asked of the controller and runs on over several cycles: node `operation`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Random id.
+    pub id: String,
+    /// What.
+    pub kind: OperationKind,
+    /// Who asked.
+    pub owner: String,
+    /// Epoch when it began.
+    pub epoch: Epoch,
+    /// Present step, in words.
+    pub step: String,
+    /// Unix time in milliseconds of its start.
+    pub started_ms: u64,
+    /// Unix time in milliseconds after which it is given up.
+    pub deadline_ms: u64,
+    /// Absent while it runs; then `done: …` or `failed: …`.
+    pub outcome: Option<String>,
+}
+
+/// Kinds of [`Operation`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum OperationKind {
+    /// First master of a new cluster.
+    Bootstrap,
+    /// Unplanned change of master.
+    Failover,
+    /// A snapshot on demand.
+    Backup,
+    /// Start from the store (or the best local copy) with nobody left, with consent to what cannot be proven.
+    Restore {
+        /// Named snapshot; absent for the best one.
+        snapshot: Option<SnapshotId>,
+        /// Consent to go on without evidence about the last master: the epoch it was given for.
+        consent_epoch: Option<Epoch>,
+    },
+}
+
+/// Body of `POST /api/v1/operations`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Ask {
+    /// Take a snapshot now.
+    Backup {
+        /// Who asks.
+        owner: String,
+    },
+    /// Restore, see [`OperationKind::Restore`].
+    Restore {
+        /// Who asks.
+        owner: String,
+        /// Named snapshot; absent for the best one.
+        snapshot: Option<SnapshotId>,
+        /// Present epoch, stated as consent.
+        consent_epoch: Option<Epoch>,
+    },
+    /// Change the number of instances.
+    Scale {
+        /// Who asks.
+        owner: String,
+        /// Wanted number, at least 1.
+        instances: u32,
+    },
+}
+
+/// Answer to an [`Ask`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// Whether it was taken on.
+    pub accepted: bool,
+    /// Id to look for in `/api/v1/cluster`'s operation; empty for a refusal and for a scale.
+    pub operation_id: String,
+    /// Refusal: why, the evidence and what would be accepted. Otherwise what will happen.
+    pub message: String,
+}
