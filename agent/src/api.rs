@@ -174,7 +174,7 @@ pub struct Settings {
 
 /// Body of an answer to a command: 200 done, 202 accepted (goes on in the background), 409 refused, 500 failed
 /// (perhaps partly applied), 401 without the token, 400 not understood.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// One of `done`, `accepted`, `refused`, `failed`.
     pub outcome: AnswerKind,
