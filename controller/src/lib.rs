@@ -1,3 +1,4 @@
 //! The controller: observes one cluster, decides what it should look like and has the agents do it.
 
+pub mod intake;
 pub mod view;
