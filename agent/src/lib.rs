@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod client;
+pub mod layers;
 pub mod record;
 pub mod secret;
 pub mod snapshot;
