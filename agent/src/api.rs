@@ -305,6 +305,12 @@ pub struct Redis {
     /// Master: replicas connected and online.
     #[serde(default)]
     pub connected_replicas: u32,
+    /// What this run was started from: `empty`, `local:<sha256>`, `snapshot:<id>` or `replica`.
+    #[serde(default)]
+    pub source: String,
+    /// Epoch of the `start` or `restore` that started this run.
+    #[serde(default)]
+    pub started_epoch: Epoch,
     /// Whether the last probe was answered; `false` names a server that is busy or hung.
     #[serde(default)]
     pub answering: bool,
