@@ -1,4 +1,5 @@
 //! The controller: observes one cluster, decides what it should look like and has the agents do it.
 
 pub mod intake;
+pub mod model;
 pub mod view;
