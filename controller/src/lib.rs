@@ -1,5 +1,6 @@
 //! The controller: observes one cluster, decides what it should look like and has the agents do it.
 
+pub mod config;
 pub mod intake;
 pub mod model;
 pub mod view;

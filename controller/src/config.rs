@@ -1,0 +1,430 @@
+//! What the controller is told at start: keys, defaults and checks, in one place. `main` reads it once, everything else receives
+//! typed values. The command line shares the keys that name the cluster and its surroundings ([`Place`]).
+//!
+//! Invariant: a [`Config`] that exists has passed all checks, also those between values.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use agent::layers::{self, Effective, Key, Layers, Mistakes, show_duration};
+use agent::record::Paths;
+use agent::secret::Secret;
+
+const CLUSTER: Key = Key::value("cluster", "ROLE/ENV/JOB", "The cluster: the key of its Aurora job");
+const ZOOKEEPER: Key = Key::value("zookeeper", "HOST:PORT,…", "ZooKeeper's servers, as a connect string");
+const ZOOKEEPER_ROOT: Key =
+    Key::value("zookeeper_root", "PATH", "ZooKeeper node below which all clusters keep their state").or("/aurora-redis");
+const SCHEDULER: Key =
+    Key::value("scheduler", "PATH|URL", "Aurora's scheduler: the ZooKeeper path of its leader, or the URL of one scheduler")
+        .or("/aurora/scheduler");
+const SCHEDULER_CREDENTIALS: Key = Key::value(
+    "scheduler_credentials_file",
+    "FILE",
+    "File (mode 0600) with USER:PASSWORD for the scheduler; without it no credentials are sent",
+);
+const SERVERSET_ROOT: Key =
+    Key::value("serverset_root", "PATH", "ZooKeeper node below which Aurora's executors announce tasks").or("/aurora");
+const SECRET_FILE: Key = Key::value(
+    "secret_file",
+    "FILE",
+    "The cluster's secret (mode 0600, the same on every host); without it only loopback is served and no token asked",
+);
+const SNAPSHOTS_URI: Key = Key::value(
+    "snapshots.uri",
+    "URI",
+    "Store of the snapshots: hdfs://NAMENODE[:PORT]/PATH or file:///PATH; without it none is kept",
+);
+
+/// What the command line understands besides its commands' own arguments.
+pub const COMMAND_LINE_KEYS: &[Key] = &[
+    CLUSTER,
+    ZOOKEEPER,
+    ZOOKEEPER_ROOT,
+    SCHEDULER,
+    SCHEDULER_CREDENTIALS,
+    SERVERSET_ROOT,
+    SECRET_FILE,
+    SNAPSHOTS_URI,
+    Key::value("output", "table|json", "For people or for programs").or("table"),
+];
+
+/// Everything the controller understands.
+pub const KEYS: &[Key] = &[
+    CLUSTER,
+    ZOOKEEPER,
+    ZOOKEEPER_ROOT,
+    SCHEDULER,
+    SCHEDULER_CREDENTIALS,
+    SERVERSET_ROOT,
+    SECRET_FILE,
+    SNAPSHOTS_URI,
+    Key::value("listen", "IP:PORT", "Address of the HTTP server; port 0 takes any free one").or("127.0.0.1:8090"),
+    Key::value(
+        "advertise",
+        "URL",
+        "URL under which others reach this controller; by default made from the address listened on, or from the route to ZooKeeper",
+    ),
+    Key::value("zookeeper_session", "DURATION", "ZooKeeper session: how long a lost controller stays elected").or("6s"),
+    Key::value("agents.heartbeat", "DURATION", "How often an agent speaks even when nothing changed").or("250ms"),
+    Key::value("agents.silent_after", "DURATION", "Silence after which an agent counts as silent").or("1s"),
+    Key::value("agents.command_timeout", "DURATION", "Longest wait for an agent's answer to a command").or("5s"),
+    Key::value("bootstrap.wait", "DURATION", "How long a first start waits for all instances to be there").or("60s"),
+    Key::value(
+        "failover.answers_within",
+        "DURATION",
+        "How long a failover waits for the offsets of survivors that answer no more",
+    )
+    .or("2s"),
+    Key::value(
+        "failover.cooldown",
+        "DURATION",
+        "No second automatic failover earlier, unless the first one's master is dead too",
+    )
+    .or("60s"),
+    Key::value("zombie_after", "DURATION", "A running task whose agent is silent for so long is restarted through Aurora")
+        .or("2m"),
+    Key::value("cycle", "DURATION", "Longest time between two cycles when nothing happens").or("1s"),
+    Key::value("backup.deadline", "DURATION", "A backup on demand that takes longer is reported as failed").or("30m"),
+    Key::value("restore.deadline", "DURATION", "A restore that takes longer is given up and decided anew").or("2h"),
+];
+
+/// Where a cluster lives: what controller and command line both need.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// `role/env/job`.
+    pub cluster: String,
+    /// Connect string.
+    pub zookeeper: String,
+    /// Node below which all clusters keep their state.
+    pub zookeeper_root: String,
+    /// How to find Aurora's scheduler.
+    pub scheduler: Scheduler,
+    /// Node below which Aurora's executors announce.
+    pub serverset_root: String,
+    /// File of the cluster's secret; absent where only loopback is served.
+    pub secret_file: Option<PathBuf>,
+    /// The secret itself, loaded and checked; absent without a file.
+    pub secret: Option<Secret>,
+    /// Store of the snapshots; absent when none are kept.
+    pub snapshots_uri: Option<String>,
+}
+
+/// How to find Aurora's scheduler.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scheduler {
+    /// ZooKeeper path of the leader, or `http://…`.
+    pub at: String,
+    /// User and password; absent when none are sent.
+    pub credentials: Option<Credentials>,
+}
+
+impl Scheduler {
+    /// Whether [`Scheduler::at`] is a URL rather than a ZooKeeper path.
+    pub fn is_url(&self) -> bool {
+        !self.at.starts_with('/')
+    }
+}
+
+/// User and password. `Debug` hides the password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// User.
+    pub user: String,
+    /// Password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Credentials({})", self.user)
+    }
+}
+
+impl Place {
+    /// Paths of this cluster's nodes.
+    pub fn paths(&self) -> Paths {
+        Paths::new(&self.zookeeper_root, &self.cluster)
+    }
+
+    /// Node below which Aurora announces this cluster's tasks.
+    pub fn serverset(&self) -> String {
+        format!("{}/{}", self.serverset_root, self.cluster)
+    }
+
+    /// Reads and checks the shared keys.
+    pub fn read(layers: &mut Layers) -> Place {
+        let cluster = layers.required("cluster", "role/env/job", parse_cluster);
+        let zookeeper = layers.required("zookeeper", "HOST:PORT, several separated by commas", parse_zookeeper);
+        let path = "an absolute path of ZooKeeper, such as /aurora";
+        let zookeeper_root = layers.required("zookeeper_root", path, parse_node);
+        let serverset_root = layers.required("serverset_root", path, parse_node);
+        let at = layers.required("scheduler", "an absolute path of ZooKeeper, or http://HOST:PORT", parse_scheduler);
+        let credentials = layers.optional("scheduler_credentials_file", "a file of mode 0600 with USER:PASSWORD", |file| {
+            load_credentials(Path::new(file))
+        });
+        let secret_file = layers.path("secret_file");
+        let secret = layers.optional("secret_file", "a file of mode 0600 with at least 16 bytes", |file| {
+            Secret::load(Path::new(file), &cluster).map_err(chain)
+        });
+        let snapshots_uri = layers.optional("snapshots.uri", "hdfs://NAMENODE[:PORT]/PATH or file:///PATH", parse_store);
+        let scheduler = Scheduler { at, credentials };
+        Place { cluster, zookeeper, zookeeper_root, scheduler, serverset_root, secret_file, secret, snapshots_uri }
+    }
+}
+
+/// The controller's settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cluster and its surroundings.
+    pub place: Place,
+    /// Address of the HTTP server; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// URL others reach us under, when set; see [`Config::advertised`].
+    pub advertise: Option<String>,
+    /// Times.
+    pub timing: Timing,
+    /// All settings in force, for printing and serving.
+    pub effective: Effective,
+}
+
+/// The controller's times. The inequalities between them hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// ZooKeeper session wished for.
+    pub zookeeper_session: Duration,
+    /// How often an agent speaks even when nothing changed.
+    pub heartbeat: Duration,
+    /// Silence after which an agent counts as silent; at least three heartbeats.
+    pub silent_after: Duration,
+    /// Longest wait for an agent's answer to a command.
+    pub command_timeout: Duration,
+    /// How long a first start waits for all instances.
+    pub bootstrap_wait: Duration,
+    /// How long a failover waits for offsets of survivors that answer no more.
+    pub answers_within: Duration,
+    /// No second automatic failover earlier.
+    pub cooldown: Duration,
+    /// When a silent agent's task is restarted; longer than `silent_after`.
+    pub zombie_after: Duration,
+    /// Longest time between two cycles.
+    pub cycle: Duration,
+    /// Deadline of a backup on demand.
+    pub backup_deadline: Duration,
+    /// Deadline of a restore.
+    pub restore_deadline: Duration,
+}
+
+impl Config {
+    /// Reads all layers; every mistake at once.
+    pub fn read(matches: &clap::ArgMatches) -> Result<Config, Mistakes> {
+        Config::from_layers(Layers::read(KEYS, matches, None))
+    }
+
+    /// The clap command with every flag.
+    pub fn command() -> clap::Command {
+        let about = "Controller of one Redis cluster on Apache Aurora: observes it, decides what it should look like, has the agents do it";
+        layers::flags(KEYS, clap::Command::new("aurora-redis-controller").version(env!("CARGO_PKG_VERSION")).about(about))
+    }
+
+    fn from_layers(mut layers: Layers) -> Result<Config, Mistakes> {
+        let place = Place::read(&mut layers);
+        let listen = layers.optional("listen", "IP:PORT", |text| text.parse::<SocketAddr>());
+        let listen = listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let advertise = layers.optional("advertise", "http://HOST:PORT", parse_url);
+        let timing = Timing::read(&mut layers);
+        if place.secret_file.is_none() && !listen.ip().is_loopback() {
+            layers.reject(
+                "listen",
+                "without secret_file only a loopback address may be served; set secret_file or listen on 127.0.0.1",
+            );
+        }
+        let effective = layers.finish()?;
+        Ok(Config { place, listen, advertise, timing, effective })
+    }
+
+    /// The URL for the election node, once the server listens on `bound`.
+    pub fn advertised(&self, bound: SocketAddr) -> String {
+        let own = || if bound.ip().is_unspecified() { route_to(&self.place.zookeeper) } else { Some(bound.ip()) };
+        let derived = || format!("http://{}", SocketAddr::new(own().unwrap_or(bound.ip()), bound.port()));
+        self.advertise.clone().unwrap_or_else(derived)
+    }
+}
+
+impl Timing {
+    fn read(layers: &mut Layers) -> Timing {
+        let timing = Timing {
+            zookeeper_session: layers.duration("zookeeper_session"),
+            heartbeat: layers.duration("agents.heartbeat"),
+            silent_after: layers.duration("agents.silent_after"),
+            command_timeout: layers.duration("agents.command_timeout"),
+            bootstrap_wait: layers.duration("bootstrap.wait"),
+            answers_within: layers.duration("failover.answers_within"),
+            cooldown: layers.duration("failover.cooldown"),
+            zombie_after: layers.duration("zombie_after"),
+            cycle: layers.duration("cycle"),
+            backup_deadline: layers.duration("backup.deadline"),
+            restore_deadline: layers.duration("restore.deadline"),
+        };
+        let mut at_least = |key, value: Duration, least: Duration, what: &str| {
+            if !value.is_zero() && value < least {
+                layers.reject(key, &format!("must be at least {what} = {}", show_duration(least)));
+            }
+        };
+        at_least("agents.silent_after", timing.silent_after, timing.heartbeat * 3, "3 x agents.heartbeat");
+        at_least("zombie_after", timing.zombie_after, timing.silent_after * 10, "10 x agents.silent_after");
+        at_least("zookeeper_session", timing.zookeeper_session, Duration::from_secs(1), "what ZooKeeper can keep");
+        timing
+    }
+}
+
+/// Our own address on the way to the first server of a connect string. Sends nothing.
+fn route_to(zookeeper: &str) -> Option<IpAddr> {
+    let first = zookeeper.split(['/', ',']).next()?;
+    let server = first.to_socket_addrs().ok()?.next()?;
+    let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).ok()?;
+    socket.connect(server).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
+}
+
+fn parse_cluster(text: &str) -> Result<String, String> {
+    let fits =
+        |part: &str| (1..=255).contains(&part.len()) && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    match text.split('/').collect::<Vec<_>>()[..] {
+        [role, env, job] if [role, env, job].into_iter().all(fits) => Ok(text.into()),
+        [_, _, _] => Err("each part is 1 to 255 letters, digits, '-', '_' or '.'".into()),
+        _ => Err("it has not three parts".into()),
+    }
+}
+
+fn parse_zookeeper(text: &str) -> Result<String, String> {
+    let (hosts, chroot) = text.split_at(text.find('/').unwrap_or(text.len()));
+    if !chroot.is_empty() {
+        return Err("a chroot is not supported; use zookeeper_root".into());
+    }
+    for server in hosts.split(',') {
+        let port = server.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+        if !matches!(port, Some(Ok(1..))) {
+            return Err(format!("'{server}' is not HOST:PORT"));
+        }
+    }
+    Ok(text.into())
+}
+
+fn parse_node(text: &str) -> Result<String, String> {
+    let trimmed = text.trim_end_matches('/');
+    match trimmed.strip_prefix('/') {
+        Some(rest) if rest.split('/').all(|part| !part.is_empty() && part != "." && part != "..") => Ok(trimmed.into()),
+        _ => Err("it is not such a path".into()),
+    }
+}
+
+fn parse_url(text: &str) -> Result<String, String> {
+    let trimmed = text.trim_end_matches('/');
+    let url: reqwest::Url = trimmed.parse().map_err(|error| format!("it is not a URL ({error})"))?;
+    match url.scheme() {
+        "http" if url.host().is_some() => Ok(trimmed.into()),
+        other => Err(format!("'{other}' is not served")),
+    }
+}
+
+fn parse_scheduler(text: &str) -> Result<String, String> {
+    if text.starts_with('/') { parse_node(text) } else { parse_url(text) }
+}
+
+fn parse_store(text: &str) -> Result<String, String> {
+    let absolute = |path: &str| path.starts_with('/');
+    match text.split_once("://") {
+        Some(("file", path)) if absolute(path) => Ok(text.trim_end_matches('/').into()),
+        Some(("hdfs", rest)) if rest.find('/').is_some_and(|at| at > 0) => Ok(text.trim_end_matches('/').into()),
+        _ => Err("it is not such a URI".into()),
+    }
+}
+
+fn load_credentials(file: &Path) -> Result<Credentials, String> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(file).map_err(|error| error.to_string())?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(format!("its mode {mode:04o} lets others read it; run chmod 0600"));
+    }
+    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+    match text.trim().split_once(':') {
+        Some((user, password)) if !user.is_empty() => Ok(Credentials { user: user.into(), password: password.into() }),
+        _ => Err("it does not hold USER:PASSWORD".into()),
+    }
+}
+
+fn chain(error: impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text += &format!(": {source}");
+        cause = source.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, Mistakes> {
+        let mut layers = Layers::new(KEYS);
+        layers.file(Path::new("c.toml"), text);
+        Config::from_layers(layers)
+    }
+
+    #[test]
+    fn two_settings_are_enough() {
+        let config = read("cluster = 'www/prod/cache'\nzookeeper = 'zk1:2181,zk2:2181'\n").unwrap();
+        assert_eq!(config.place.paths().root(), "/aurora-redis/www/prod/cache");
+        assert_eq!(config.place.serverset(), "/aurora/www/prod/cache");
+        assert_eq!(config.timing.silent_after, Duration::from_secs(1));
+        assert_eq!(config.timing.bootstrap_wait, Duration::from_secs(60));
+        assert!(!config.place.scheduler.is_url());
+        assert_eq!(config.advertised("127.0.0.1:8090".parse().unwrap()), "http://127.0.0.1:8090");
+    }
+
+    #[test]
+    fn mistakes_are_reported_together() {
+        let text = "cluster = 'www/prod'\nzookeeper = 'zk1'\nscheduler = 'ftp://x'\nlisten = '0.0.0.0:80'\nsecret_file = '/nonexistent'\n\
+                    zookeeper_root = 'x'\n[snapshots]\nuri = 's3://x'\n[agents]\nheartbeat = '1s'\nsilent = '3s'\n";
+        let found = read(text).expect_err("mistakes").0;
+        for part in [
+            "c.toml:1: cluster = \"www/prod\": it has not three parts",
+            "zookeeper = \"zk1\": 'zk1' is not HOST:PORT",
+            "scheduler = \"ftp://x\"",
+            "secret_file = \"/nonexistent\": cannot read secret file /nonexistent: No such file",
+            "zookeeper_root = \"x\"",
+            "snapshots.uri = \"s3://x\"",
+            "agents.silent: no such setting",
+            "default: agents.silent_after = \"1s\": must be at least 3 x agents.heartbeat = 3s",
+        ] {
+            assert!(found.iter().any(|line| line.contains(part)), "{part} in {found:#?}");
+        }
+        assert_eq!(found.len(), 8, "{found:#?}");
+    }
+
+    #[test]
+    fn without_a_secret_only_loopback_is_served() {
+        let found = read("cluster = 'a/b/c'\nzookeeper = 'z:1'\nlisten = '0.0.0.0:80'").expect_err("refused").0;
+        assert!(found[0].contains("listen = \"0.0.0.0:80\": without secret_file only a loopback address"), "{found:#?}");
+    }
+
+    #[test]
+    fn flags_have_distinct_names_and_variables() {
+        Config::command().debug_assert();
+        let mut names: Vec<String> = KEYS.iter().map(Key::variable).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), KEYS.len());
+    }
+
+    #[test]
+    fn an_address_to_advertise_is_found_by_the_route() {
+        let mut config = read("cluster = 'a/b/c'\nzookeeper = '127.0.0.1:2181'").unwrap();
+        assert_eq!(config.advertised("0.0.0.0:81".parse().unwrap()), "http://127.0.0.1:81");
+        config.advertise = Some("http://me:1".into());
+        assert_eq!(config.advertised("0.0.0.0:81".parse().unwrap()), "http://me:1");
+    }
+}
