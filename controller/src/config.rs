@@ -11,6 +11,8 @@ use agent::layers::{self, Effective, Key, Layers, Mistakes, show_duration};
 use agent::record::Paths;
 use agent::secret::Secret;
 
+use crate::model::Timing;
+
 const CLUSTER: Key = Key::value("cluster", "ROLE/ENV/JOB", "The cluster: the key of its Aurora job");
 const ZOOKEEPER: Key = Key::value("zookeeper", "HOST:PORT,…", "ZooKeeper's servers, as a connect string");
 const ZOOKEEPER_ROOT: Key =
@@ -59,7 +61,12 @@ pub const KEYS: &[Key] = &[
     SERVERSET_ROOT,
     SECRET_FILE,
     SNAPSHOTS_URI,
-    Key::value("listen", "IP:PORT", "Address of the HTTP server; port 0 takes any free one").or("127.0.0.1:8090"),
+    Key::value(
+        "http_host",
+        "IP",
+        "Address the HTTP server listens on; by default 127.0.0.1 without secret_file, and 0.0.0.0 with one",
+    ),
+    Key::value("http_port", "PORT", "Port of the HTTP server; 0 takes any free one").or("8090"),
     Key::value(
         "advertise",
         "URL",
@@ -70,23 +77,12 @@ pub const KEYS: &[Key] = &[
     Key::value("agents.silent_after", "DURATION", "Silence after which an agent counts as silent").or("1s"),
     Key::value("agents.command_timeout", "DURATION", "Longest wait for an agent's answer to a command").or("5s"),
     Key::value("bootstrap.wait", "DURATION", "How long a first start waits for all instances to be there").or("60s"),
-    Key::value(
-        "failover.answers_within",
-        "DURATION",
-        "How long a failover waits for the offsets of survivors that answer no more",
-    )
-    .or("2s"),
-    Key::value(
-        "failover.cooldown",
-        "DURATION",
-        "No second automatic failover earlier, unless the first one's master is dead too",
-    )
-    .or("60s"),
+    Key::value("failover.cut_wait", "DURATION", "How long a failover waits for survivors that answer but are not cut off yet")
+        .or("1s"),
+    Key::value("failover.promote_wait", "DURATION", "How long a named winner may take to open before another is tried").or("20s"),
     Key::value("zombie_after", "DURATION", "A running task whose agent is silent for so long is restarted through Aurora")
         .or("2m"),
     Key::value("cycle", "DURATION", "Longest time between two cycles when nothing happens").or("1s"),
-    Key::value("backup.deadline", "DURATION", "A backup on demand that takes longer is reported as failed").or("30m"),
-    Key::value("restore.deadline", "DURATION", "A restore that takes longer is given up and decided anew").or("2h"),
 ];
 
 /// Where a cluster lives: what controller and command line both need.
@@ -182,37 +178,20 @@ pub struct Config {
     pub listen: SocketAddr,
     /// URL others reach us under, when set; see [`Config::advertised`].
     pub advertise: Option<String>,
-    /// Times.
+    /// Waits of the decisions.
     pub timing: Timing,
-    /// All settings in force, for printing and serving.
-    pub effective: Effective,
-}
-
-/// The controller's times. The inequalities between them hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Timing {
     /// ZooKeeper session wished for.
     pub zookeeper_session: Duration,
     /// How often an agent speaks even when nothing changed.
     pub heartbeat: Duration,
-    /// Silence after which an agent counts as silent; at least three heartbeats.
-    pub silent_after: Duration,
     /// Longest wait for an agent's answer to a command.
     pub command_timeout: Duration,
-    /// How long a first start waits for all instances.
-    pub bootstrap_wait: Duration,
-    /// How long a failover waits for offsets of survivors that answer no more.
-    pub answers_within: Duration,
-    /// No second automatic failover earlier.
-    pub cooldown: Duration,
-    /// When a silent agent's task is restarted; longer than `silent_after`.
+    /// When the running task of a silent agent is restarted; at least ten times `timing.silent_after`.
     pub zombie_after: Duration,
     /// Longest time between two cycles.
     pub cycle: Duration,
-    /// Deadline of a backup on demand.
-    pub backup_deadline: Duration,
-    /// Deadline of a restore.
-    pub restore_deadline: Duration,
+    /// All settings in force, for printing and serving.
+    pub effective: Effective,
 }
 
 impl Config {
@@ -229,18 +208,51 @@ impl Config {
 
     fn from_layers(mut layers: Layers) -> Result<Config, Mistakes> {
         let place = Place::read(&mut layers);
-        let listen = layers.optional("listen", "IP:PORT", |text| text.parse::<SocketAddr>());
-        let listen = listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let advertise = layers.optional("advertise", "http://HOST:PORT", parse_url);
-        let timing = Timing::read(&mut layers);
-        if place.secret_file.is_none() && !listen.ip().is_loopback() {
+        let host = layers.optional("http_host", "an IP address", |text| text.parse::<IpAddr>());
+        let port = layers.number("http_port", 0..=65535) as u16;
+        let alone = place.secret_file.is_none();
+        let listen = SocketAddr::new(host.unwrap_or(if alone { [127, 0, 0, 1] } else { [0, 0, 0, 0] }.into()), port);
+        if alone && !listen.ip().is_loopback() {
             layers.reject(
-                "listen",
-                "without secret_file only a loopback address may be served; set secret_file or listen on 127.0.0.1",
+                "http_host",
+                "without secret_file only a loopback address may be served; set secret_file, or 127.0.0.1 here",
             );
         }
-        let effective = layers.finish()?;
-        Ok(Config { place, listen, advertise, timing, effective })
+        let advertise = layers.optional("advertise", "http://HOST:PORT", parse_url);
+        let timing = Timing {
+            silent_after: layers.duration("agents.silent_after"),
+            bootstrap_wait: layers.duration("bootstrap.wait"),
+            cut_wait: layers.duration("failover.cut_wait"),
+            promote_wait: layers.duration("failover.promote_wait"),
+        };
+        let mut config = Config {
+            place,
+            listen,
+            advertise,
+            timing,
+            zookeeper_session: layers.duration("zookeeper_session"),
+            heartbeat: layers.duration("agents.heartbeat"),
+            command_timeout: layers.duration("agents.command_timeout"),
+            zombie_after: layers.duration("zombie_after"),
+            cycle: layers.duration("cycle"),
+            effective: Effective::default(),
+        };
+        config.check_times(&mut layers);
+        config.effective = layers.finish()?;
+        Ok(config)
+    }
+
+    /// The relations between times; a zero stands for one that was wrong already.
+    fn check_times(&self, layers: &mut Layers) {
+        let mut at_least = |key, value: Duration, least: Duration, what: &str| {
+            if !value.is_zero() && value < least {
+                layers.reject(key, &format!("must be at least {what} = {}", show_duration(least)));
+            }
+        };
+        let silent_after = self.timing.silent_after;
+        at_least("agents.silent_after", silent_after, self.heartbeat * 3, "3 x agents.heartbeat");
+        at_least("zombie_after", self.zombie_after, silent_after * 10, "10 x agents.silent_after");
+        at_least("zookeeper_session", self.zookeeper_session, Duration::from_secs(1), "what ZooKeeper can keep");
     }
 
     /// The URL for the election node, once the server listens on `bound`.
@@ -248,33 +260,6 @@ impl Config {
         let own = || if bound.ip().is_unspecified() { route_to(&self.place.zookeeper) } else { Some(bound.ip()) };
         let derived = || format!("http://{}", SocketAddr::new(own().unwrap_or(bound.ip()), bound.port()));
         self.advertise.clone().unwrap_or_else(derived)
-    }
-}
-
-impl Timing {
-    fn read(layers: &mut Layers) -> Timing {
-        let timing = Timing {
-            zookeeper_session: layers.duration("zookeeper_session"),
-            heartbeat: layers.duration("agents.heartbeat"),
-            silent_after: layers.duration("agents.silent_after"),
-            command_timeout: layers.duration("agents.command_timeout"),
-            bootstrap_wait: layers.duration("bootstrap.wait"),
-            answers_within: layers.duration("failover.answers_within"),
-            cooldown: layers.duration("failover.cooldown"),
-            zombie_after: layers.duration("zombie_after"),
-            cycle: layers.duration("cycle"),
-            backup_deadline: layers.duration("backup.deadline"),
-            restore_deadline: layers.duration("restore.deadline"),
-        };
-        let mut at_least = |key, value: Duration, least: Duration, what: &str| {
-            if !value.is_zero() && value < least {
-                layers.reject(key, &format!("must be at least {what} = {}", show_duration(least)));
-            }
-        };
-        at_least("agents.silent_after", timing.silent_after, timing.heartbeat * 3, "3 x agents.heartbeat");
-        at_least("zombie_after", timing.zombie_after, timing.silent_after * 10, "10 x agents.silent_after");
-        at_least("zookeeper_session", timing.zookeeper_session, Duration::from_secs(1), "what ZooKeeper can keep");
-        timing
     }
 }
 
@@ -387,7 +372,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_reported_together() {
-        let text = "cluster = 'www/prod'\nzookeeper = 'zk1'\nscheduler = 'ftp://x'\nlisten = '0.0.0.0:80'\nsecret_file = '/nonexistent'\n\
+        let text = "cluster = 'www/prod'\nzookeeper = 'zk1'\nscheduler = 'ftp://x'\nhttp_port = 70000\nsecret_file = '/nonexistent'\n\
                     zookeeper_root = 'x'\n[snapshots]\nuri = 's3://x'\n[agents]\nheartbeat = '1s'\nsilent = '3s'\n";
         let found = read(text).expect_err("mistakes").0;
         for part in [
@@ -396,19 +381,20 @@ mod tests {
             "scheduler = \"ftp://x\"",
             "secret_file = \"/nonexistent\": cannot read secret file /nonexistent: No such file",
             "zookeeper_root = \"x\"",
+            "http_port = \"70000\": it is out of range",
             "snapshots.uri = \"s3://x\"",
             "agents.silent: no such setting",
             "default: agents.silent_after = \"1s\": must be at least 3 x agents.heartbeat = 3s",
         ] {
             assert!(found.iter().any(|line| line.contains(part)), "{part} in {found:#?}");
         }
-        assert_eq!(found.len(), 8, "{found:#?}");
+        assert_eq!(found.len(), 9, "{found:#?}");
     }
 
     #[test]
     fn without_a_secret_only_loopback_is_served() {
-        let found = read("cluster = 'a/b/c'\nzookeeper = 'z:1'\nlisten = '0.0.0.0:80'").expect_err("refused").0;
-        assert!(found[0].contains("listen = \"0.0.0.0:80\": without secret_file only a loopback address"), "{found:#?}");
+        let found = read("cluster = 'a/b/c'\nzookeeper = 'z:1'\nhttp_host = '0.0.0.0'").expect_err("refused").0;
+        assert!(found[0].contains("http_host = \"0.0.0.0\": without secret_file only a loopback address"), "{found:#?}");
     }
 
     #[test]
