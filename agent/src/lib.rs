@@ -3,6 +3,7 @@
 pub mod api;
 pub mod client;
 pub mod layers;
+pub mod rdb;
 pub mod record;
 pub mod secret;
 pub mod snapshot;
