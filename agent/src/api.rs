@@ -256,9 +256,23 @@ pub struct State {
     /// Last failure of something long or by itself (start, restore, full sync), newest only; absent when all is well.
     #[serde(default)]
     pub problem: Option<String>,
+    /// The last `start` or `restore` that failed; absent after one that worked.
+    #[serde(default)]
+    pub failed_source: Option<FailedSource>,
     /// Whether the agent was asked to end (SIGTERM, `/quitquitquit`).
     #[serde(default)]
     pub stopping: bool,
+}
+
+/// A `start` or `restore` that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedSource {
+    /// As in [`Redis::source`].
+    pub source: String,
+    /// Whether the source itself is at fault (corrupt, too new, missing): trying it again is useless.
+    pub definite: bool,
+    /// What failed, and where.
+    pub why: String,
 }
 
 /// A running redis-server.

@@ -1,6 +1,6 @@
 //! The data the heart works on: what is wanted, what was seen, what is decided. No behaviour beyond accessors, no IO.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use agent::api::{Address, Command, Epoch, Position, State, Verdict};
@@ -74,6 +74,12 @@ pub struct Observed {
     pub testimonies: Vec<Testimony>,
     /// The last word of the present master.
     pub last_word: Option<LastWord>,
+    /// Runs of replicas that have applied a byte written after they attached: only these protect data.
+    pub proven: BTreeSet<String>,
+    /// Sources that agents found unusable in themselves, as in `Redis::source`.
+    pub unusable: BTreeSet<String>,
+    /// Random ids for a record made anew: cluster id and generation.
+    pub fresh_ids: (String, String),
     /// What could not be observed, with reasons.
     pub problems: Vec<Wait>,
     /// Wall clock, Unix time in milliseconds: for people and deadlines, never for safety.
@@ -180,6 +186,20 @@ pub struct Planned {
     pub because: String,
 }
 
+/// What a commit changes in `history/`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HistoryChange {
+    /// A winner is named: a new entry.
+    Add(Box<HistoryEntry>),
+    /// It has opened: its entry gets the pause.
+    Complete {
+        /// Which entry.
+        epoch: Epoch,
+        /// From noticing the loss to the first proven write, milliseconds; absent when the start is unknown.
+        pause_ms: Option<u64>,
+    },
+}
+
 /// One effect on the world.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -196,8 +216,8 @@ pub enum Action {
         version: i32,
         /// New content of the operation node.
         operation: Option<Box<Operation>>,
-        /// New history entry.
-        history: Option<Box<HistoryEntry>>,
+        /// What changes in `history/`.
+        history: Option<HistoryChange>,
     },
     /// Replace the operation node.
     SetOperation {
@@ -229,6 +249,18 @@ pub enum Action {
         /// As in `AddInstances`.
         seen: Duration,
     },
+}
+
+impl Plan {
+    /// Adds an action.
+    pub fn act(&mut self, action: Action, because: impl Into<String>) {
+        self.actions.push(Planned { action, because: because.into() });
+    }
+
+    /// Adds a wait.
+    pub fn wait(&mut self, reason: Reason, message: impl Into<String>) {
+        self.waits.push(Wait { reason, message: message.into() });
+    }
 }
 
 impl Action {
