@@ -12,7 +12,7 @@ The answer is a list with one object per job:
 `executor_data` is the text that goes into TaskConfig.executorConfig.data, byte for byte the same for the same input.
 What the client would refuse is refused here too, all of it at once, with exit code 2.
 
-Needs pystachio (see deploy/requirements.txt). `--bind` works as in the client: it wins over what the file itself binds.
+Needs pystachio (0.8.10 is what it is tested with). `--bind` works as in the client: it wins over what the file itself binds.
 """
 
 import argparse

@@ -1,0 +1,54 @@
+//! What lies in `deploy/` and `docs/` is held against the code and against the real tools that read it: pystachio for the job files,
+//! promtool for Prometheus, our own tables for names. A list that a person has to keep by hand is checked here, both ways.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+#[path = "deploy/jobs.rs"]
+mod jobs;
+#[path = "deploy/prometheus.rs"]
+mod prometheus;
+#[path = "deploy/runbook.rs"]
+mod runbook;
+
+/// A file of the project, from its top.
+fn project(path: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path)
+}
+
+/// Its text.
+fn text(path: &str) -> String {
+    std::fs::read_to_string(project(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// A program that `tests/setup` provides, run in the project's top directory: from the machine, else unpacked or installed in `.cache`.
+fn tool(name: &str) -> Command {
+    let cache = std::env::var_os("AURORA_REDIS_CACHE").map_or_else(|| project(".cache"), PathBuf::from);
+    let own = ["venv/bin", "tools/usr/bin", "tools/usr/sbin"]
+        .map(|dir| cache.join(dir).join(name))
+        .into_iter()
+        .find(|path| path.exists());
+    let mut command = Command::new(own.unwrap_or_else(|| name.into()));
+    command.current_dir(project("")).stdin(std::process::Stdio::null());
+    command
+}
+
+/// Runs it to its end; fails with all it said unless it succeeds, else returns its standard output.
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?} does not start ({error}); run tests/setup"));
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{command:?}: {}\n{}{}", output.status, said(&output.stdout), said(&output.stderr));
+    said(&output.stdout)
+}
+
+/// Fails with what stands on only one side. `left` and `right` name the sides.
+fn assert_same(what: &str, left: (&str, Vec<String>), right: (&str, Vec<String>)) {
+    let only = |a: &[String], b: &[String]| a.iter().filter(|x| !b.contains(x)).cloned().collect::<Vec<_>>();
+    let (in_left, in_right) = (only(&left.1, &right.1), only(&right.1, &left.1));
+    assert!(
+        in_left.is_empty() && in_right.is_empty(),
+        "{what}:\n  only in {}: {in_left:?}\n  only in {}: {in_right:?}",
+        left.0,
+        right.0
+    );
+}
