@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+#[path = "deploy/configuration.rs"]
+mod configuration;
 #[path = "deploy/jobs.rs"]
 mod jobs;
 #[path = "deploy/prometheus.rs"]
