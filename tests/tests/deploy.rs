@@ -6,6 +6,8 @@ use std::process::Command;
 
 #[path = "deploy/configuration.rs"]
 mod configuration;
+#[path = "deploy/documents.rs"]
+mod documents;
 #[path = "deploy/jobs.rs"]
 mod jobs;
 #[path = "deploy/prometheus.rs"]
