@@ -1,1 +1,3 @@
-//! Skeleton.
+//! What the tests, the demo and the stand-in scheduler share: real processes, faults from outside, waits with reasons.
+
+pub mod harness;

@@ -1,0 +1,46 @@
+# Two commands for a newcomer: `make demo` (watch a cluster live) and `make test` (everything). All of them install what is missing first.
+.PHONY: setup build demo up down check test bench fmt
+.DEFAULT_GOAL := help
+
+export AURORA_REDIS_BIN := $(CURDIR)/target/debug
+# Tests bring up whole clusters; two at a time is what two cores carry.
+TEST_THREADS ?= 2
+
+help:
+	@echo "make demo    a cluster's whole life on real parts, each step verified"
+	@echo "make up      the same cluster, left running; prints the page's address"
+	@echo "make down    ends it"
+	@echo "make check   formatting, lints, docs, unit and quick tests (minutes)"
+	@echo "make test    everything"
+	@echo "make bench   the figures of docs/benchmark.md"
+	@echo "make setup   installs what is missing, by package name"
+
+setup:
+	@tests/setup
+
+build:
+	cargo build --locked --workspace --bins
+
+demo: setup build
+	@target/debug/demo run
+
+up: setup build
+	@target/debug/demo up
+
+down:
+	@cargo build -q --locked -p tests --bin demo && target/debug/demo down
+
+fmt:
+	cargo fmt --all --check
+
+check: setup fmt
+	cargo clippy -q --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc -q --locked --workspace --no-deps
+	cargo test -q --locked --workspace --lib --bins
+	cargo test -q --locked -p aurora -p aurora-redis-agent -p aurora-redis-controller --tests
+
+test: setup build
+	cargo test --locked --workspace -- --test-threads=$(TEST_THREADS)
+
+bench: setup build
+	@target/debug/demo bench

@@ -1,0 +1,3 @@
+//! End to end: real Redis, ZooKeeper, HDFS and HAProxy, our own binaries, and local-aurora in the scheduler's place. A file per scenario.
+
+mod parts;
