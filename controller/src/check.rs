@@ -1,0 +1,208 @@
+//! The invariants, stated once, by something that knows nothing of how plans come about. A plan that breaks one is reported and not run.
+//!
+//! One writer: only the server that the record names may be promoted, and another may be named only with evidence against the last.
+//! Nothing newer is overwritten: nobody follows anything but the record's serving master; the named winner is not behind a known complete
+//! copy; a cluster that had data never starts empty.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use agent::api::{Command, Order, Role, Source, State};
+use agent::record::{Phase, Record};
+
+use crate::model::{Action, Observed, Plan, Spec};
+
+/// What the plan would break; empty for a sound plan.
+pub fn violations(spec: &Spec, seen: &Observed, plan: &Plan, now: Duration, silent_after: Duration) -> Vec<String> {
+    let world = World { spec, seen, now, silent_after };
+    let mut found = Vec::new();
+    for planned in &plan.actions {
+        match &planned.action {
+            Action::CreateRecord { record } => world.created(record, &mut found),
+            Action::CommitRecord { record, version, .. } => world.committed(record, *version, &mut found),
+            Action::Command { command, .. } => world.commanded(command, &mut found),
+            Action::KillInstances { instances, .. } => world.killed(instances, &mut found),
+            Action::AddInstances { count, .. } => world.added(*count, &mut found),
+            Action::SetOperation { .. } => (),
+        }
+    }
+    one_of_each(plan, &mut found);
+    found
+}
+
+/// At most one risky thing at a time, and no agent is told two things at once.
+fn one_of_each(plan: &Plan, found: &mut Vec<String>) {
+    let commits =
+        plan.actions.iter().filter(|p| matches!(p.action, Action::CommitRecord { .. } | Action::CreateRecord { .. })).count();
+    if commits > 1 {
+        found.push(format!("{commits} changes of the record in one plan"));
+    }
+    let (mut promoted, mut told) = (0, BTreeSet::new());
+    for planned in &plan.actions {
+        if let Action::Command { command, .. } = &planned.action {
+            promoted += usize::from(command.order == Order::Promote);
+            let configures = matches!(command.order, Order::Configure { .. } | Order::Backup { .. });
+            if !configures && !told.insert(command.stamp.task_id.clone()) {
+                found.push(format!("task {} is told two things at once", command.stamp.task_id));
+            }
+        }
+    }
+    if promoted > 1 {
+        found.push(format!("{promoted} promotions in one plan"));
+    }
+}
+
+struct World<'a> {
+    spec: &'a Spec,
+    seen: &'a Observed,
+    now: Duration,
+    silent_after: Duration,
+}
+
+impl World<'_> {
+    fn record(&self) -> Option<&Record> {
+        self.seen.record.as_ref().map(|(record, _)| record)
+    }
+
+    fn fresh(&self) -> impl Iterator<Item = &State> {
+        self.seen.agents.iter().filter_map(|a| a.fresh(self.now, self.silent_after))
+    }
+
+    fn state_of(&self, task_id: &str) -> Option<&State> {
+        self.fresh().find(|s| s.task_id == task_id)
+    }
+
+    fn created(&self, record: &Record, found: &mut Vec<String>) {
+        if self.seen.record.is_some() {
+            found.push("a record is made while there is one".into());
+        }
+        let highest = self.fresh().map(|s| s.epoch).max().unwrap_or(0);
+        if record.epoch <= highest {
+            found.push(format!("a record is made with epoch {} although an agent has seen {highest}", record.epoch));
+        }
+        if !record.initialised && self.seen.store.snapshots.iter().flatten().count() > 0 {
+            found.push("a cluster with snapshots is taken for a new one".into());
+        }
+    }
+
+    fn committed(&self, next: &Record, version: i32, found: &mut Vec<String>) {
+        let Some((old, seen_version)) = &self.seen.record else {
+            found.push("a record is replaced that was not seen".into());
+            return;
+        };
+        if version != *seen_version {
+            found.push(format!("the record is replaced at version {version}, seen was {seen_version}"));
+        }
+        if next.cluster_id != old.cluster_id || next.generation != old.generation {
+            found.push("a commit changes the identity of the record".into());
+        }
+        if next.epoch < old.epoch || (old.initialised && !next.initialised) {
+            found.push("a commit takes the cluster back in time".into());
+        }
+        let renamed = next.master.as_ref().map(|m| &m.run_id) != old.master.as_ref().map(|m| &m.run_id);
+        match (old.phase, next.phase) {
+            (Phase::Stable | Phase::Promoting, Phase::Deposing) if next.epoch > old.epoch && !renamed => (),
+            (Phase::Deposing | Phase::Bootstrapping, Phase::Promoting) if next.epoch == old.epoch => self.named(old, next, found),
+            (Phase::Promoting, Phase::Stable) if next.epoch == old.epoch && !renamed => self.settled(next, found),
+            (a, b) if a == b && next.epoch == old.epoch && !renamed => (),
+            (a, b) => found.push(format!("phase {a:?} of epoch {} cannot become {b:?} of epoch {}", old.epoch, next.epoch)),
+        }
+    }
+
+    /// Another server may be named only with evidence, if it answered, and if it is not behind another complete cut copy of one history.
+    fn named(&self, old: &Record, next: &Record, found: &mut Vec<String>) {
+        if old.evidence.is_none() {
+            found.push("a winner is named without evidence against the last master".into());
+        }
+        let Some(winner) = &next.master else {
+            found.push("phase promoting names nobody".into());
+            return;
+        };
+        let redis = self.state_of(&winner.task_id).and_then(|s| s.redis.as_ref()).filter(|r| r.run_id == winner.run_id);
+        let Some(redis) = redis else {
+            found.push(format!("winner {} does not answer as the run that is named", winner.task_id));
+            return;
+        };
+        if redis.loading || redis.syncing {
+            found.push(format!("winner {} has no complete copy", winner.task_id));
+        }
+        let ahead = self
+            .fresh()
+            .filter(|s| s.fenced_epoch == Some(old.epoch))
+            .filter_map(|s| s.redis.as_ref())
+            .any(|r| r.replid == redis.replid && r.offset > redis.offset && r.answering && !r.loading && !r.syncing);
+        if ahead {
+            found.push(format!("winner {} is behind another complete copy", winner.task_id));
+        }
+    }
+
+    fn settled(&self, next: &Record, found: &mut Vec<String>) {
+        let serves =
+            next.master.as_ref().and_then(|m| self.state_of(&m.task_id)).is_some_and(|s| s.serving && s.role == Role::Master);
+        if !serves {
+            found.push("the change is called over while the winner does not serve".into());
+        }
+    }
+
+    fn commanded(&self, command: &Command, found: &mut Vec<String>) {
+        let Some(record) = self.record() else {
+            found.push("a command without a record".into());
+            return;
+        };
+        let stamp = &command.stamp;
+        if stamp.cluster_id != record.cluster_id || stamp.epoch != record.epoch || stamp.generation != record.generation {
+            found.push(format!("a command is stamped for another cluster, record or epoch ({})", stamp.epoch));
+        }
+        if let Some(other) =
+            self.state_of(&stamp.task_id).and_then(|s| s.cluster_id.as_ref()).filter(|id| **id != record.cluster_id)
+        {
+            found.push(format!("task {} of cluster {other} is commanded", stamp.task_id));
+        }
+        let master = record.master.as_ref();
+        let to_master = master.is_some_and(|m| m.task_id == stamp.task_id && stamp.run_id.as_ref() == Some(&m.run_id));
+        let leads = matches!(record.phase, Phase::Stable | Phase::Promoting);
+        match &command.order {
+            Order::Promote if !(leads && to_master) => {
+                found.push(format!("task {} is promoted, which the record does not name", stamp.task_id));
+            }
+            Order::Fence if leads && to_master => found.push("the master in office is fenced".into()),
+            Order::Stop if leads && to_master => found.push("the master in office is stopped".into()),
+            Order::Follow { master: to, .. } | Order::Start { source: Source::ReplicaOf { master: to, .. } } => {
+                let right = record.phase == Phase::Stable && master.and_then(|m| m.redis.as_ref()) == Some(to);
+                if !right || to_master {
+                    found.push(format!("task {} is to follow {to}, which is not the master in office", stamp.task_id));
+                }
+            }
+            Order::Start { source: Source::Empty }
+                if record.initialised || self.seen.store.snapshots.iter().flatten().count() > 0 =>
+            {
+                found.push("a cluster that has had data is started empty".into());
+            }
+            Order::Start { .. } | Order::Restore { .. } if leads => {
+                found.push(format!("task {} starts from a copy of its own while there is a master", stamp.task_id));
+            }
+            _ => (),
+        }
+    }
+
+    fn killed(&self, instances: &[u32], found: &mut Vec<String>) {
+        if instances.is_empty() {
+            found.push("an empty set of instances would end the whole job".into());
+        }
+        let master = self.record().and_then(|r| r.master.as_ref()).map(|m| m.instance);
+        if master.is_some_and(|m| instances.contains(&m)) {
+            found.push("the master's instance is removed".into());
+        }
+        let have = self.seen.scheduler.tasks.as_ref().map_or(0, Vec::len);
+        if have.saturating_sub(instances.len()) < self.spec.instances as usize {
+            found.push(format!("{} of {have} instances are removed, {} are wanted", instances.len(), self.spec.instances));
+        }
+    }
+
+    fn added(&self, count: u32, found: &mut Vec<String>) {
+        let have = self.seen.scheduler.tasks.as_ref().map_or(0, Vec::len);
+        if have + count as usize > self.spec.instances as usize {
+            found.push(format!("{count} instances are added to {have}, {} are wanted", self.spec.instances));
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Nobody may write: cut the survivors off, rank the copies, name the best one or have it started first.
+//!
+//! Order of the steps, each a condition for the next: evidence against the last master; survivors cut (their offset counts only from
+//! then on); the best copy chosen; if it runs, it is named (`promoting`), else one instance starts from it, closed. A cluster that
+//! was initialised never starts empty; a worse source is never taken while a better one is known.
+
+use agent::api::{Order, Source, State};
+use agent::record::{Member, Phase, Record};
+use agent::snapshot::SnapshotId;
+
+use super::{Recorded, View, copies, evidence};
+use crate::model::{Action, AgentView, Copy, HistoryChange, Holder, Plan, Reason};
+use crate::view::{HistoryEntry, MasterView, Operation, OperationKind};
+
+/// Goes one step towards a new master.
+pub fn choose(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
+    plan.summary = format!("epoch {} has no master yet", record.record.epoch);
+    if record.record.evidence.is_none() {
+        gather_evidence(view, record, plan);
+        return;
+    }
+    if cut_survivors(view, record, plan) {
+        return;
+    }
+    let wanted = wanted_snapshot(view);
+    let mut ranked = copies::ranked(view, record);
+    if let Some(id) = wanted {
+        ranked
+            .retain(|c| matches!(&c.holder, Holder::Snapshot { id: found } if found == id) || started_from(view, record, c, id));
+    }
+    match ranked.first() {
+        Some(Copy { holder: Holder::Live { member }, .. }) => name_winner(view, record, member, &ranked, plan),
+        best => start_from(view, record, best, plan),
+    }
+}
+
+/// Without evidence: the last master is fenced if its agent is there; whatever turns up is written into the record.
+fn gather_evidence(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
+    if let Some(found) = evidence::against_master(view, record) {
+        let because = evidence::describe(&found);
+        plan.act(record.commit(Record { evidence: Some(found), ..record.record.clone() }), because);
+        return;
+    }
+    if let Some((agent, state)) = record.agents(view).find(|(_, s)| record.is_master(s)) {
+        plan.act(record.command(agent, state, Order::Fence), "the last master must not write before another one does");
+    }
+    let who = record.record.master.as_ref().map(|m| format!("instance {} (task {})", m.instance, m.task_id));
+    plan.wait(
+        Reason::NoEvidence,
+        format!(
+            "nothing proves yet that {} writes no more. If you know that it is gone: aurora-redis restore --consent (epoch {})",
+            who.unwrap_or_default(),
+            record.record.epoch
+        ),
+    );
+}
+
+/// Cuts every survivor that answers. Says whether there is one to wait for.
+fn cut_survivors(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) -> bool {
+    let mut uncut = Vec::new();
+    for (agent, state) in record.agents(view) {
+        let Some(redis) = state.redis.as_ref().filter(|r| r.answering && !r.run_id.is_empty() && !r.loading) else { continue };
+        if state.fenced_epoch == Some(record.record.epoch) || copies::is_started_for(state, record.record) {
+            continue;
+        }
+        uncut.push(format!("instance {} ({}, offset {})", state.instance, &redis.run_id.get(..8).unwrap_or(""), redis.offset));
+        plan.act(record.command(agent, state, Order::Fence), "its offset counts only once it is cut off from the old master");
+    }
+    let waiting = !uncut.is_empty() && view.now.saturating_sub(view.seen.phase_since) < view.timing.cut_wait;
+    if waiting {
+        plan.wait(Reason::WaitingForCuts, format!("cutting off {}", uncut.join(", ")));
+    }
+    waiting
+}
+
+/// The snapshot that somebody asked for, if a restore runs.
+fn wanted_snapshot(view: View<'_>) -> Option<&SnapshotId> {
+    match view.seen.operation.as_ref().filter(|o| o.outcome.is_none()).map(|o| &o.kind) {
+        Some(OperationKind::Restore { snapshot, .. }) => snapshot.as_ref(),
+        _ => None,
+    }
+}
+
+fn started_from(view: View<'_>, record: Recorded<'_>, copy: &Copy, id: &SnapshotId) -> bool {
+    let Holder::Live { member } = &copy.holder else { return false };
+    record.agents(view).map(|(_, s)| s).any(|s| {
+        s.task_id == member.task_id
+            && copies::is_started_for(s, record.record)
+            && s.redis.as_ref().is_some_and(|r| r.source == format!("snapshot:{id}"))
+    })
+}
+
+/// Names the winner, if enough members answered to be sure of every confirmed write.
+fn name_winner(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: &[Copy], plan: &mut Plan) {
+    let known = record.record.known_replicas.len();
+    let acks = record.record.durability.acks as usize;
+    let answers = ranked.iter().filter(|c| matches!(c.holder, Holder::Live { .. })).count();
+    let needed = if acks == 0 { 1 } else { known.saturating_sub(acks) + 1 };
+    if answers < needed {
+        plan.wait(
+            Reason::NoQuorum,
+            format!("{answers} of {known} members answered, {needed} are needed to hold every confirmed write"),
+        );
+        return;
+    }
+    let mut known_replicas = record.record.known_replicas.clone();
+    known_replicas.extend(record.record.master.clone());
+    known_replicas.retain(|m| m.run_id != winner.run_id);
+    known_replicas.dedup_by(|a, b| a.run_id == b.run_id);
+    let entry = history_entry(view, record, winner, ranked);
+    let because = format!("instance {} holds the best copy: {}", winner.instance, entry.candidates.join("; "));
+    plan.summary = format!("instance {} is to be master of epoch {}", winner.instance, record.record.epoch);
+    let next = Record { phase: Phase::Promoting, master: Some(winner.clone()), known_replicas, ..record.record.clone() };
+    plan.act(
+        Action::CommitRecord {
+            record: Box::new(next),
+            version: record.version,
+            operation: step(view, format!("promoting instance {}", winner.instance)),
+            history: Some(HistoryChange::Add(Box::new(entry))),
+        },
+        because,
+    );
+}
+
+/// The operation in flight, at another step.
+fn step(view: View<'_>, step: String) -> Option<Box<Operation>> {
+    let running = view.seen.operation.as_ref().filter(|o| o.outcome.is_none())?;
+    Some(Box::new(Operation { step, ..running.clone() }))
+}
+
+fn history_entry(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: &[Copy]) -> HistoryEntry {
+    let state = record.agents(view).map(|(_, s)| s).find(|s| s.task_id == winner.task_id);
+    let redis = state.and_then(|s| s.redis.as_ref());
+    let source = redis.map(|r| r.source.as_str()).filter(|_| state.is_some_and(|s| copies::is_started_for(s, record.record)));
+    let snapshot = source.and_then(|s| s.strip_prefix("snapshot:")).and_then(|id| id.parse().ok());
+    let position = redis.map(|r| agent::api::Position { replid: r.replid.clone(), offset: r.offset });
+    let last_word = view.seen.last_word.as_ref().filter(|w| record.record.master.as_ref().is_some_and(|m| m.run_id == w.run_id));
+    let loss_bytes = match (last_word, &position) {
+        (Some(word), Some(at)) if word.position.replid == at.replid => Some(word.position.offset.saturating_sub(at.offset)),
+        _ => None,
+    };
+    let kind = match (&record.record.master, &snapshot) {
+        (_, Some(_)) => "restore",
+        (None, None) => "bootstrap",
+        (Some(old), None) if old.instance == winner.instance => "restart",
+        (Some(_), None) => "failover",
+    };
+    HistoryEntry {
+        epoch: record.record.epoch,
+        kind: kind.into(),
+        from: record.record.master.as_ref().and_then(master_view),
+        to: master_view(winner).unwrap_or_else(|| MasterView {
+            instance: winner.instance,
+            task_id: winner.task_id.clone(),
+            address: agent::api::Address { host: winner.host.name.clone(), port: 0 },
+        }),
+        position,
+        snapshot,
+        evidence: record.record.evidence.as_ref().map(evidence::describe).unwrap_or_default(),
+        candidates: ranked.iter().take(16).map(describe).collect(),
+        pause_ms: None,
+        loss_bytes,
+        at_ms: view.seen.wall_ms,
+    }
+}
+
+/// Instance, task and address of a member; absent while its address is unknown.
+pub fn master_view(member: &Member) -> Option<MasterView> {
+    let address = member.redis.clone()?;
+    Some(MasterView { instance: member.instance, task_id: member.task_id.clone(), address })
+}
+
+fn describe(copy: &Copy) -> String {
+    let at = format!("epoch {} offset {}", copy.epoch, copy.offset);
+    match &copy.holder {
+        Holder::Live { member } => format!("instance {} at {at}", member.instance),
+        Holder::Local { instance, .. } => format!("dump in the sandbox of instance {instance} at {at}"),
+        Holder::Snapshot { id } => format!("snapshot {id} at {at}"),
+    }
+}
+
+/// No running copy is the best one: one instance starts from the best source, closed.
+fn start_from(view: View<'_>, record: Recorded<'_>, best: Option<&Copy>, plan: &mut Plan) {
+    if let Some(busy) = starting(view, record) {
+        plan.wait(Reason::WaitingForStart, busy);
+        return;
+    }
+    let idle: Vec<(&AgentView, &State)> =
+        record.agents(view).filter(|(_, s)| s.redis.is_none() && s.activity.is_none() && !s.stopping).collect();
+    let reported = record.agents(view).count();
+    let waited = view.now.saturating_sub(view.seen.phase_since) >= view.timing.bootstrap_wait;
+    if idle.is_empty() || (reported < view.spec.instances as usize && !waited) {
+        let message =
+            format!("{reported} of {} instances have reported; a better copy may be in a missing one", view.spec.instances);
+        plan.wait(Reason::WaitingForInstances, message);
+        return;
+    }
+    if view.seen.store.configured && view.seen.store.snapshots.is_none() {
+        plan.wait(Reason::StoreUnreachable, "no copy is running, and the store cannot be listed: it may hold a better one");
+        return;
+    }
+    let because = best.map(|c| format!("the best copy is the {}", describe(c)));
+    match best.map(|c| &c.holder) {
+        Some(Holder::Local { agent, sha256, .. }) => {
+            let Some((agent, state)) = idle.iter().find(|(a, _)| a.address == *agent) else { return };
+            let order = Order::Start { source: Source::Local { sha256: sha256.clone() } };
+            plan.act(record.command(agent, state, order), because.unwrap_or_default());
+        }
+        Some(Holder::Snapshot { id }) => {
+            let (agent, state) = lowest(&idle);
+            plan.act(record.command(agent, state, Order::Restore { snapshot: id.clone() }), because.unwrap_or_default());
+        }
+        Some(Holder::Live { .. }) => (),
+        None => start_empty(view, record, &idle, plan),
+    }
+}
+
+fn lowest<'a>(idle: &[(&'a AgentView, &'a State)]) -> (&'a AgentView, &'a State) {
+    *idle.iter().min_by_key(|(_, s)| s.instance).expect("called with at least one idle agent")
+}
+
+/// Only a cluster that never had data, and has no snapshot, good or bad, starts empty.
+fn start_empty(view: View<'_>, record: Recorded<'_>, idle: &[(&AgentView, &State)], plan: &mut Plan) {
+    let entries = view.seen.store.snapshots.iter().flatten().count();
+    if record.record.initialised || entries > 0 {
+        let unusable: Vec<&String> = view.seen.unusable.iter().collect();
+        plan.wait(
+            Reason::NoSource,
+            format!(
+                "this cluster has had data, and no copy of it can be used ({entries} snapshots in the store, unusable: {unusable:?}): \
+                 it never starts empty by itself. Repair the store, or put a good snapshot into it"
+            ),
+        );
+        return;
+    }
+    let (agent, state) = lowest(idle);
+    plan.act(record.command(agent, state, Order::Start { source: Source::Empty }), "a new cluster without any data");
+}
+
+/// An instance that is starting from a source chosen before, in words with its progress.
+fn starting(view: View<'_>, record: Recorded<'_>) -> Option<String> {
+    record.agents(view).map(|(_, s)| s).filter(|s| s.epoch == record.record.epoch).find_map(|s| {
+        let loading = s.redis.as_ref().is_some_and(|r| copies::is_started_for(s, record.record) && (r.loading || !r.answering));
+        match &s.activity {
+            Some(a) if matches!(a.what.as_str(), "restoring" | "loading" | "fetching-binary") => {
+                Some(format!("instance {}: {} {} ({} of {} bytes)", s.instance, a.what, a.subject, a.done_bytes, a.total_bytes))
+            }
+            _ if loading => Some(format!("instance {} is loading its data", s.instance)),
+            _ => None,
+        }
+    })
+}

@@ -1,0 +1,135 @@
+//! Copies of the dataset and their order: which one is the newest.
+//!
+//! Offsets compare only within one history (replid). The record's lineage gives each history its epoch, so the order is: epoch of the
+//! history, then offset within it, then (equal data) what needs the least work, then time.
+
+use agent::api::{Position, State};
+use agent::record::{Phase, Record};
+
+use super::{Recorded, View};
+use crate::model::{Copy, Holder, Observed, member};
+
+/// Every complete copy that can be used, best first.
+pub fn ranked(view: View<'_>, record: Recorded<'_>) -> Vec<Copy> {
+    let mut copies = live(view, record);
+    copies.extend(local(view, record));
+    copies.extend(stored(view.seen, record.record));
+    copies.sort_by_key(|c| std::cmp::Reverse((c.epoch, c.offset, effort(&c.holder), c.created_ms, preference(&c.holder))));
+    copies
+}
+
+/// Of equal data, what is running beats what must be loaded, and that beats what must be fetched.
+fn effort(holder: &Holder) -> u8 {
+    match holder {
+        Holder::Live { .. } => 2,
+        Holder::Local { .. } => 1,
+        Holder::Snapshot { .. } => 0,
+    }
+}
+
+/// Of equal servers, the lowest instance.
+fn preference(holder: &Holder) -> u32 {
+    match holder {
+        Holder::Live { member } => u32::MAX - member.instance,
+        Holder::Local { instance, .. } => u32::MAX - instance,
+        Holder::Snapshot { .. } => 0,
+    }
+}
+
+/// Servers that hold a complete copy: cut off for this epoch, or started closed for it.
+fn live(view: View<'_>, record: Recorded<'_>) -> Vec<Copy> {
+    record
+        .agents(view)
+        .filter_map(|(_, state)| {
+            let redis = state.redis.as_ref()?;
+            let cut = state.fenced_epoch == Some(record.record.epoch);
+            if !redis.answering
+                || redis.loading
+                || redis.syncing
+                || state.stopping
+                || !(cut || is_started_for(state, record.record))
+            {
+                return None;
+            }
+            let (epoch, offset) = place(state, record.record)?;
+            Some(Copy { holder: Holder::Live { member: Box::new(member(state)?) }, epoch, offset, created_ms: 0 })
+        })
+        .collect()
+}
+
+/// Whether a server was started closed for the present epoch from a chosen source, and not assigned since.
+pub fn is_started_for(state: &State, record: &Record) -> bool {
+    state.redis.as_ref().is_some_and(|r| {
+        r.started_epoch == record.epoch && !r.source.is_empty() && r.source != "replica" && state.assigned_epoch < record.epoch
+    })
+}
+
+/// Where a server's data stands in the lineage: (epoch of its history, offset in it); absent for a foreign history.
+pub fn place(state: &State, record: &Record) -> Option<(u64, u64)> {
+    let redis = state.redis.as_ref()?;
+    if let Some(epoch) = record.epoch_of(&redis.replid) {
+        return Some((epoch, redis.offset));
+    }
+    // A server that was promoted, or started from a dump, carries its origin as the second history.
+    if let (Some(replid2), Some(end)) = (&redis.replid2, redis.replid2_end)
+        && let Some(epoch) = record.epoch_of(replid2)
+    {
+        return Some((epoch, end.saturating_sub(1)));
+    }
+    // Chosen as the best and started by this epoch: it stands for its source, whose history may be nameless.
+    is_started_for(state, record).then_some((if record.initialised { 1 } else { 0 }, 0))
+}
+
+/// Dumps in the sandboxes of idle agents.
+fn local(view: View<'_>, record: Recorded<'_>) -> Vec<Copy> {
+    record
+        .agents(view)
+        .filter(|(_, state)| state.redis.is_none() && !state.stopping)
+        .filter_map(|(agent, state)| {
+            let dump = state.local.as_ref()?;
+            if view.seen.unusable.contains(&format!("local:{}", dump.sha256)) {
+                return None;
+            }
+            let (epoch, offset) = origin(dump.position.as_ref(), dump.epoch, record.record);
+            let holder = Holder::Local { agent: agent.address.clone(), instance: state.instance, sha256: dump.sha256.clone() };
+            Some(Copy { holder, epoch, offset, created_ms: dump.created_s * 1000 })
+        })
+        .collect()
+}
+
+/// Good snapshots in the store.
+fn stored(seen: &Observed, record: &Record) -> Vec<Copy> {
+    seen.store
+        .snapshots
+        .iter()
+        .flatten()
+        .filter(|row| row.good && !seen.unusable.contains(&format!("snapshot:{}", row.id)))
+        .map(|row| {
+            let (epoch, offset) = origin(row.position.as_ref(), row.epoch, record);
+            Copy { holder: Holder::Snapshot { id: row.id.clone() }, epoch, offset, created_ms: row.created_ms }
+        })
+        .collect()
+}
+
+/// The lineage's word on a history, else what the copy says of itself.
+fn origin(position: Option<&Position>, own_epoch: u64, record: &Record) -> (u64, u64) {
+    match position {
+        Some(p) => (record.epoch_of(&p.replid).unwrap_or(own_epoch), p.offset),
+        None => (own_epoch, 0),
+    }
+}
+
+/// Who would take over if the master died now, and how many bytes behind it is; absent without a replica in sync.
+pub fn forecast(view: View<'_>, record: Recorded<'_>) -> Option<(u32, u64)> {
+    if record.record.phase != Phase::Stable {
+        return None;
+    }
+    let master = record.serving_master(view)?.redis.as_ref()?;
+    record
+        .agents(view)
+        .filter(|(_, s)| !record.is_master(s))
+        .filter_map(|(_, s)| s.redis.as_ref().map(|r| (s.instance, r)))
+        .filter(|(_, r)| r.answering && !r.loading && !r.syncing && r.replid == master.replid)
+        .min_by_key(|(instance, r)| (std::cmp::Reverse(r.offset), *instance))
+        .map(|(instance, r)| (instance, master.offset.saturating_sub(r.offset)))
+}

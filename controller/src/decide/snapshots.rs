@@ -1,0 +1,55 @@
+//! The latest good snapshot stands in the record, and a backup that somebody asked for is made.
+
+use agent::api::{Order, State};
+use agent::record::Record;
+
+use super::{Recorded, View, replicas};
+use crate::model::{Action, Plan, Reason};
+use crate::view::{Operation, OperationKind};
+
+/// Keeps the record's snapshot and the backup in flight.
+pub fn keep(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
+    report_unusable(view, plan);
+    back_up(view, record, plan);
+    let latest = view.seen.store.snapshots.iter().flatten().find(|row| row.good).map(|row| row.id.clone());
+    if plan.actions.is_empty() && latest.is_some() && latest != record.record.snapshot {
+        let because = format!("snapshot {} is the latest good one", latest.as_ref().map(ToString::to_string).unwrap_or_default());
+        plan.act(record.commit(Record { snapshot: latest, ..record.record.clone() }), because);
+    }
+}
+
+fn report_unusable(view: View<'_>, plan: &mut Plan) {
+    for row in view.seen.store.snapshots.iter().flatten().filter(|row| !row.good) {
+        let problem = row.problem.as_deref().unwrap_or("unknown");
+        plan.wait(Reason::SnapshotUnusable, format!("snapshot {}: {problem}; the one before it would be used", row.id));
+    }
+}
+
+/// Has the backup source make the dump, and ends the operation when the snapshot is committed, or cannot be.
+fn back_up(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
+    let Some(operation) = view.seen.operation.as_ref().filter(|o| o.outcome.is_none() && o.kind == OperationKind::Backup) else {
+        return;
+    };
+    let end = |outcome: String, because: &str, plan: &mut Plan| {
+        let operation = Operation { outcome: Some(outcome), step: "ended".into(), ..operation.clone() };
+        plan.act(Action::SetOperation { operation: Box::new(operation) }, because);
+    };
+    let answered = record.agents(view).map(|(_, s)| s).find(|s| s.uploads.last_request_id.as_ref() == Some(&operation.id));
+    if let Some(state) = answered {
+        let id = state.uploads.last.as_ref().map(ToString::to_string).unwrap_or_default();
+        return end(format!("done: snapshot {id}"), "the snapshot is committed", plan);
+    }
+    let failure = |s: &State| s.uploads.failed_request.clone().filter(|(id, _)| *id == operation.id).map(|(_, why)| why);
+    if let Some(why) = record.agents(view).find_map(|(_, s)| failure(s)) {
+        return end(format!("failed: {why}"), "the agent could not make the dump", plan);
+    }
+    if view.seen.wall_ms > operation.deadline_ms {
+        return end("failed: not committed within its time; see the upload errors in status".into(), "its time is over", plan);
+    }
+    let Some(master) = record.serving_master(view) else { return };
+    let source = replicas::backup_source(view, record, master);
+    if let Some((agent, state)) = record.agents(view).find(|(_, s)| s.task_id == source && s.redis.is_some()) {
+        let order = Order::Backup { request_id: operation.id.clone() };
+        plan.act(record.command(agent, state, order), format!("{} asked for a backup", operation.owner));
+    }
+}
