@@ -339,7 +339,8 @@ fn load_credentials(file: &Path) -> Result<Credentials, String> {
     }
 }
 
-fn chain(error: impl std::error::Error) -> String {
+/// An error and all its causes, on one line.
+pub(crate) fn chain(error: impl std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(source) = cause {

@@ -3,6 +3,10 @@
 pub mod check;
 pub mod config;
 pub mod decide;
+#[cfg(test)]
+mod example;
+pub mod http;
 pub mod intake;
+pub mod metrics;
 pub mod model;
 pub mod view;
