@@ -5,11 +5,15 @@
 
 pub mod bench;
 pub mod binaries;
+pub mod browser;
+pub mod data;
+pub mod haproxy;
 pub mod netns;
 pub mod ports;
 pub mod process;
 pub mod redis;
 pub mod wait;
+pub mod writer;
 pub mod zookeeper;
 
 pub use bench::Bench;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::harness::zookeeper::{Version, ZooKeeper};
-use tests::harness::{Bench, redis, wait};
+use tests::harness::{Bench, browser, data, redis, wait};
 use tokio::net::TcpStream;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -94,6 +94,54 @@ fn every_server_binary_starts() {
             let info: String = ::redis::cmd("INFO").arg("server").query_async(&mut client).await?;
             ensure!(info.contains(&format!("_version:{version}")), "{server:?} says {info}");
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn real_data_is_loaded_and_compared_key_by_key_over_a_dump() {
+    Bench::run("data", async |bench| {
+        let (here, port) = (bench.here(), bench.port(&bench.here())?);
+        let address = format!("127.0.0.1:{}", port.number());
+        let start = || -> Result<_> {
+            let mut command = bench.command(&here, redis::Server::Debian.path()?);
+            command.args(["--port", &port.number().to_string(), "--bind", "127.0.0.1"]);
+            bench.start("redis", command)
+        };
+        let server = start()?;
+        let mut client = wait::until("it answers", LIMIT, || redis::connect(&address)).await?;
+        let packages = data::packages()?;
+        let keys = data::load(&packages[..5000], &mut client).await?;
+        let before = data::Content::read(&mut client).await?;
+        ensure!(keys > 10_000 && before.keys.len() as u64 == keys, "{keys} keys, {} read", before.keys.len());
+        for kind in ["hash", "set", "zset", "list", "stream", "string"] {
+            ensure!(before.types.contains_key(kind), "no {kind} among {:?}", before.types);
+        }
+        ::redis::cmd("SAVE").query_async::<()>(&mut client).await?;
+        server.kill();
+        let _server = start()?;
+        let mut client = wait::until("it answers again", LIMIT, async || {
+            let mut client = redis::connect(&address).await?;
+            ::redis::cmd("GET").arg("x").query_async::<Option<String>>(&mut client).await?;
+            Ok::<_, anyhow::Error>(client)
+        })
+        .await?;
+        let differences = before.differences(&data::Content::read(&mut client).await?);
+        ensure!(differences.is_empty(), "{differences:?}");
+        ::redis::cmd("RPUSH").arg("list").arg("x").query_async::<()>(&mut client).await?;
+        let differences = before.differences(&data::Content::read(&mut client).await?);
+        ensure!(differences == ["list is new"], "{differences:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_browser_shows_a_page_after_its_scripts() {
+    Bench::run("browser", async |bench| {
+        let page = bench.dir().join("page.html");
+        std::fs::write(&page, "<p id=a>no</p><script>document.getElementById('a').textContent = 1 + 1 + ' yes'</script>")?;
+        let dom = browser::dom(&bench, &format!("file://{}", page.display())).await?;
+        ensure!(dom.contains("2 yes"), "{dom}");
         Ok(())
     });
 }
