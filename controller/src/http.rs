@@ -78,7 +78,7 @@ fn problem(status: StatusCode, error: impl Into<String>) -> Response {
 /// All routes.
 pub fn router(doors: Doors) -> Router {
     Router::new()
-        .route("/", get(|| async { Html(include_str!("page.html")) }))
+        .route("/", get(page))
         .route("/api/v1/cluster", view(cluster))
         .route("/api/v1/plan", view(|published| published.plan.clone()))
         .route("/api/v1/history", view(|published| published.history.clone()))
@@ -97,6 +97,14 @@ pub fn router(doors: Doors) -> Router {
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(Arc::new(doors))
+}
+
+/// The page needs nothing from elsewhere and may load nothing from elsewhere.
+async fn page() -> Response {
+    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; \
+                          frame-ancestors 'none'; base-uri 'none'";
+    ([(header::CONTENT_SECURITY_POLICY, POLICY), (header::CACHE_CONTROL, "no-cache")], Html(include_str!("page.html")))
+        .into_response()
 }
 
 /// A GET that shows a part of what the leader published last.

@@ -209,6 +209,6 @@ async fn readiness_tells_leader_standby_and_neither() {
 #[ignore = "waits for somebody to look"]
 async fn page_for_eyes() {
     let server = server(example::published()).await;
-    println!("{}", server.url);
+    println!("look at {}", server.url);
     std::future::pending::<()>().await;
 }
