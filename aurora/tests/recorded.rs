@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use aurora::serverset::Member;
 use aurora::types::{
     InstanceKey, JobConfiguration, JobKey, JobUpdateKey, JobUpdateQuery, JobUpdateStatus, Payload, Response, ResponseCode,
     ScheduleStatus, ScheduledTask, TaskQuery,
@@ -187,4 +188,13 @@ fn a_blocked_update_counts_as_active() {
 #[test]
 fn tasks_of_an_unknown_job_are_none() {
     assert!(tasks("007-getTasksStatus-unknown-job").is_empty());
+}
+
+#[test]
+fn a_schedulers_member_read_and_written_again_is_the_same_bytes() {
+    let bytes = recorded("zk-member.json");
+    let member = Member::parse(&bytes).unwrap();
+    assert_eq!(member.service_endpoint.to_string(), "127.0.0.1:18081");
+    assert_eq!((member.status.as_str(), member.shard), (Member::ALIVE, None));
+    assert_same("zk-member.json", &member.to_json(), &bytes);
 }
