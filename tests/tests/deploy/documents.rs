@@ -1,10 +1,13 @@
 //! Examples, links and file names in the documents are true.
 
 use agent::snapshot::Manifest;
+use controller::http::ClusterAnswer;
+use controller::view::Ask;
 
-use crate::{project, text};
+use crate::{assert_same, project, text};
 
-const PAGES: [&str; 5] = ["deploy/RUNBOOK.md", "docs/configuration.md", "docs/protocol.md", "docs/snapshots.md", "CHANGELOG.md"];
+const PAGES: [&str; 6] =
+    ["deploy/RUNBOOK.md", "docs/configuration.md", "docs/http.md", "docs/protocol.md", "docs/snapshots.md", "CHANGELOG.md"];
 
 /// The fenced blocks of one language in a page.
 fn blocks(page: &str, language: &str) -> Vec<String> {
@@ -31,4 +34,40 @@ fn files_that_are_named_exist() {
             assert!(project(path).exists(), "{page} names {path}, which is not there");
         }
     }
+}
+
+#[test]
+fn the_answers_and_questions_shown_for_the_controller_are_real() {
+    let shown = blocks("docs/http.md", "json");
+    let asks: Vec<Ask> = shown[0].lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert_eq!(asks.len(), 3);
+    let answer: serde_json::Value = serde_json::from_str(&shown[1]).expect("JSON");
+    let real: ClusterAnswer = serde_json::from_str(&shown[1]).expect("docs/http.md shows an answer of /api/v1/cluster");
+    assert_eq!(serde_json::to_value(&real).expect("it can be written"), answer, "docs/http.md shows other fields than there are");
+}
+
+#[test]
+fn the_paths_listed_for_the_controller_are_those_served() {
+    let source = text("controller/src/http.rs");
+    let served = quoted_after(&source, ".route(\"");
+    let page = text("docs/http.md");
+    let section = page.split("\n## ").find(|section| section.starts_with("Controller")).expect("a section");
+    let listed = section.lines().filter(|line| line.starts_with("| `")).flat_map(paths).collect();
+    assert_same("paths of the controller", ("controller/src/http.rs", served), ("docs/http.md", listed));
+}
+
+/// What stands in quotes after each occurrence of `before`, which ends with the opening quote.
+fn quoted_after(source: &str, before: &str) -> Vec<String> {
+    let quoted = source.split(before).skip(1).filter_map(|rest| rest.split_once('"'));
+    quoted.map(|(path, _)| path.to_owned()).collect()
+}
+
+/// The paths in the first cell of a row: `GET /x`, `POST /y`.
+fn paths(row: &str) -> Vec<String> {
+    let cell = row.split(" | ").next().unwrap_or_default();
+    cell.split('`')
+        .filter_map(|word| word.split_once(' '))
+        .map(|(_, path)| path.to_owned())
+        .filter(|path| path.starts_with('/'))
+        .collect()
 }
