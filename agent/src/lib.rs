@@ -7,4 +7,5 @@ pub mod rdb;
 pub mod record;
 pub mod secret;
 pub mod snapshot;
+pub mod store;
 pub mod zk;

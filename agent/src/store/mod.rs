@@ -1,0 +1,391 @@
+//! The snapshot store: HDFS or a directory, behind one interface.
+//!
+//! The agent puts and gets snapshots, the controller lists them. Layout below the store's address:
+//!
+//! ```text
+//! <role>/<env>/<job>/snapshots/<snapshot id>/dump.rdb
+//!                                            manifest.json
+//!                    incoming/<uuid>/...     uploads under way
+//! ```
+//!
+//! What stands under `snapshots/` is whole: an upload is read back before one rename puts it there, and nothing there is ever
+//! written to or renamed over. What [`Store::get`] hands out has been checked against its manifest and as a dump.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+
+use crate::snapshot::{MANIFEST_MAX_BYTES, Manifest, Problem, SnapshotId};
+
+mod error;
+mod files;
+mod get;
+mod hdfs;
+mod local;
+mod put;
+#[cfg(test)]
+mod tests;
+
+pub use error::{Error, Trouble, one_line};
+pub use files::Deadlines;
+pub use get::fetch_file;
+
+use files::{Child, Files, Kind};
+
+/// The dump's name in a snapshot.
+const DUMP: &str = "dump.rdb";
+/// The manifest's name in a snapshot.
+const MANIFEST: &str = "manifest.json";
+/// Manifests read at the same time by a listing.
+const LIST_AT_ONCE: usize = 16;
+/// Uploads older than this that lie in `incoming/` have no writer any more.
+const STALE_MS: u64 = 48 * 3600 * 1000;
+
+/// How the store is reached and how patient it is.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory of core-site.xml and hdfs-site.xml; absent for `HADOOP_CONF_DIR`, or none.
+    pub hadoop_conf_dir: Option<PathBuf>,
+    /// User to act as in HDFS; absent for `HADOOP_USER_NAME`, or the process's own.
+    pub user: Option<String>,
+    /// Copies HDFS keeps of a snapshot. An upload that fails is tried again with fewer, which are brought up to this after it.
+    pub replication: u32,
+    /// Deadlines of single calls.
+    pub deadlines: Deadlines,
+    /// How long after its first failure an upload is still tried again. More than the 11 minutes that HDFS needs to notice a
+    /// dead DataNode, and keeps sending writers to it until then.
+    pub put_patience: Duration,
+    /// How long after its first failure a download is still tried again.
+    pub get_patience: Duration,
+    /// Pause after the first failure; doubles up to `longest_pause`.
+    pub first_pause: Duration,
+    /// Longest pause between two attempts.
+    pub longest_pause: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            hadoop_conf_dir: None,
+            user: None,
+            replication: 3,
+            deadlines: Deadlines::default(),
+            put_patience: Duration::from_secs(15 * 60),
+            get_patience: Duration::from_secs(2 * 60),
+            first_pause: Duration::from_secs(4),
+            longest_pause: Duration::from_secs(60),
+        }
+    }
+}
+
+/// How far a put or a get is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Attempt under way, from 1.
+    pub attempt: u32,
+    /// What it is doing.
+    pub stage: Stage,
+    /// Bytes done of this attempt's stage.
+    pub done_bytes: u64,
+    /// Bytes in all; 0 when unknown.
+    pub total_bytes: u64,
+    /// Why the attempt before this one failed; absent when none has.
+    pub error: Option<String>,
+}
+
+/// See [`Progress::stage`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// Not begun.
+    #[default]
+    Beginning,
+    /// Copying to the store.
+    Uploading,
+    /// Reading back what was copied.
+    ReadingBack,
+    /// Copying from the store.
+    Fetching,
+    /// Waiting before the next attempt.
+    Pausing,
+}
+
+/// Where progress is reported: whoever wants to know subscribes.
+pub type Report = tokio::sync::watch::Sender<Progress>;
+
+/// One snapshot in a listing.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The directory's name.
+    pub name: String,
+    /// The snapshot and its manifest, or why it cannot be used.
+    pub snapshot: Result<(SnapshotId, Arc<Manifest>), Problem>,
+}
+
+impl Entry {
+    /// The snapshot if it can be used for this cluster (for any, without a cluster id).
+    pub fn usable(&self, cluster_id: Option<&str>) -> Result<(&SnapshotId, &Manifest), Problem> {
+        let (id, manifest) = self.snapshot.as_ref().map_err(Clone::clone)?;
+        cluster_id.map_or(Ok(()), |cluster| manifest.check_cluster(cluster))?;
+        Ok((id, manifest))
+    }
+}
+
+/// One cluster's snapshots. Cheap to clone; clones share connections and what was read.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    files: Files,
+    /// Directory of the cluster's snapshots and uploads.
+    root: String,
+    options: Options,
+    /// Manifests read so far by directory name, with the directory's modification time.
+    known: Mutex<HashMap<String, (u64, Arc<Manifest>)>>,
+}
+
+impl Store {
+    /// The snapshots of `cluster` (`role/env/job`) below `uri`. Reads configuration files, but connects to nothing.
+    pub fn open(uri: &str, cluster: &str, options: Options) -> Result<Store, Error> {
+        let (files, base) = open_files(uri, &options)?;
+        let segments: Vec<&str> = cluster.split('/').collect();
+        if segments.len() != 3 || segments.iter().any(|s| !is_segment(s)) {
+            return Err(Error::Address { uri: uri.into(), why: format!("{cluster:?} is not a cluster (role/env/job)") });
+        }
+        let root = format!("{}/{cluster}", base.trim_end_matches('/'));
+        Ok(Store { inner: Arc::new(Inner { files, root, options, known: Mutex::default() }) })
+    }
+
+    /// Every directory below `snapshots/`, sorted by name; what cannot be used is there too, with the reason. Empty when nothing
+    /// was ever stored.
+    ///
+    /// An error only when the store as a whole does not answer.
+    pub async fn list(&self) -> Result<Vec<Entry>, Error> {
+        let Some(children) = self.inner.files.list(&self.inner.snapshots()).await? else {
+            return Ok(Vec::new());
+        };
+        self.inner.forget_others(&children);
+        let entries = futures_util::stream::iter(children).map(|child| self.inner.entry(child)).buffered(LIST_AT_ONCE);
+        let mut entries = std::pin::pin!(entries);
+        let mut all = Vec::new();
+        while let Some(entry) = entries.next().await {
+            all.push(entry?);
+        }
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
+    }
+
+    /// One snapshot's manifest, read anew and checked.
+    pub async fn manifest(&self, id: &SnapshotId) -> Result<Manifest, Error> {
+        let found = self.inner.read_manifest(id).await?;
+        found.map_err(|problem| Error::Unusable { snapshot: id.clone(), problem })
+    }
+
+    /// Writes a small file below `incoming/`, reads it back and deletes it: whether snapshots could be stored. How long it took.
+    pub async fn check_writable(&self) -> Result<Duration, Error> {
+        let begun = Instant::now();
+        let path = format!("{}/{}", self.inner.incoming(), uuid::Uuid::new_v4());
+        let wrote = self.inner.write_and_read(&path).await;
+        let removed = self.inner.files.remove(&path).await;
+        wrote.and(removed).map(|()| begun.elapsed())
+    }
+
+    /// Deletes uploads below `incoming/` that nobody has written to for two days. How many there were.
+    pub async fn sweep(&self, now_ms: u64) -> Result<u32, Error> {
+        let mut swept = 0;
+        for child in self.inner.files.list(&self.inner.incoming()).await?.unwrap_or_default() {
+            // Only names that an upload gave.
+            if uuid::Uuid::parse_str(&child.name).is_ok() && child.modified_ms.saturating_add(STALE_MS) < now_ms {
+                self.inner.files.remove(&format!("{}/{}", self.inner.incoming(), child.name)).await?;
+                swept += 1;
+            }
+        }
+        Ok(swept)
+    }
+}
+
+impl Inner {
+    fn snapshots(&self) -> String {
+        format!("{}/snapshots", self.root)
+    }
+
+    fn incoming(&self) -> String {
+        format!("{}/incoming", self.root)
+    }
+
+    fn dir(&self, id: &SnapshotId) -> String {
+        format!("{}/snapshots/{id}", self.root)
+    }
+
+    async fn write_and_read(&self, path: &str) -> Result<(), Error> {
+        let bytes = path.as_bytes().to_vec();
+        self.files.mkdirs(&self.incoming()).await?;
+        self.files.write_small(path, bytes.clone(), self.options.replication).await?;
+        let read = self.files.read_small(path, bytes.len() as u64).await?;
+        if read == bytes {
+            return Ok(());
+        }
+        let why = "other bytes than were written".into();
+        Err(Error::Remote { what: "read back", path: path.into(), trouble: Trouble::Failed, why })
+    }
+
+    /// What stands in one directory of a listing. An error only if the store as a whole does not answer.
+    async fn entry(&self, child: Child) -> Result<Entry, Error> {
+        let name = child.name;
+        let id = match name.parse::<SnapshotId>() {
+            Ok(id) => id,
+            Err(why) => return Ok(Entry { name, snapshot: Err(Problem::NotAName(why)) }),
+        };
+        if let Some(manifest) = self.known(&name, child.modified_ms) {
+            return Ok(Entry { name, snapshot: Ok((id, manifest)) });
+        }
+        let snapshot = match self.read_manifest(&id).await {
+            Err(e) if e.is_outage() => return Err(e),
+            Err(e) => Err(Problem::Unreadable(one_line(&e))),
+            Ok(Err(problem)) => Err(problem),
+            Ok(Ok(manifest)) => {
+                let manifest = Arc::new(manifest);
+                self.lock_known().insert(name.clone(), (child.modified_ms, manifest.clone()));
+                Ok((id, manifest))
+            }
+        };
+        Ok(Entry { name, snapshot })
+    }
+
+    /// A snapshot's manifest, if its parts are what they should be.
+    async fn read_manifest(&self, id: &SnapshotId) -> Result<Result<Manifest, Problem>, Error> {
+        let dir = self.dir(id);
+        let parts = self.files.list(&dir).await?.unwrap_or_default();
+        let sizes = part(&parts, MANIFEST).and_then(|m| Ok((m, part(&parts, DUMP)?)));
+        let (manifest_bytes, dump_bytes) = match sizes {
+            Ok(sizes) => sizes,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        if manifest_bytes > MANIFEST_MAX_BYTES {
+            return Ok(Err(Problem::TooBig { bytes: manifest_bytes }));
+        }
+        let json = self.files.read_small(&format!("{dir}/{MANIFEST}"), MANIFEST_MAX_BYTES).await?;
+        Ok(Manifest::parse(&json).and_then(|manifest| {
+            manifest.check_name(id)?;
+            if manifest.bytes != dump_bytes {
+                return Err(Problem::Length { found: dump_bytes, expected: manifest.bytes });
+            }
+            Ok(manifest)
+        }))
+    }
+
+    fn known(&self, name: &str, modified_ms: u64) -> Option<Arc<Manifest>> {
+        let known = self.lock_known();
+        known.get(name).filter(|(at, _)| *at == modified_ms).map(|(_, manifest)| manifest.clone())
+    }
+
+    fn forget_others(&self, children: &[Child]) {
+        let names: std::collections::HashSet<&str> = children.iter().map(|c| c.name.as_str()).collect();
+        self.lock_known().retain(|name, _| names.contains(name.as_str()));
+    }
+
+    fn lock_known(&self) -> std::sync::MutexGuard<'_, HashMap<String, (u64, Arc<Manifest>)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Size of one part of a snapshot.
+fn part(parts: &[Child], name: &'static str) -> Result<u64, Problem> {
+    match parts.iter().find(|c| c.name == name) {
+        None => Err(Problem::Missing(name)),
+        Some(found) if found.kind != Kind::File => Err(Problem::NotAFile(name)),
+        Some(found) => Ok(found.bytes),
+    }
+}
+
+/// A name that can be part of a path in every kind of store.
+fn is_segment(text: &str) -> bool {
+    !text.is_empty() && text != "." && text != ".." && !text.contains(['/', ':', '\0'])
+}
+
+/// The files at an address, and the path in it.
+fn open_files(uri: &str, options: &Options) -> Result<(Files, String), Error> {
+    let wrong = |why: &str| Error::Address { uri: uri.into(), why: why.into() };
+    let (scheme, rest) = uri.split_once("://").ok_or_else(|| wrong("it has no scheme"))?;
+    let (host, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+    if path.split('/').skip(1).any(|s| !s.is_empty() && !is_segment(s)) {
+        return Err(wrong("its path holds '.', '..' or ':'"));
+    }
+    match scheme {
+        "file" if !host.is_empty() => Err(wrong("file:// is followed by an absolute path, not by a host")),
+        "file" if path.trim_matches('/').is_empty() => Err(wrong("it has no path")),
+        "file" => Ok((Files::Local(local::Local { deadlines: options.deadlines }), path.into())),
+        "hdfs" if host.is_empty() => Err(wrong("it has neither host nor nameservice")),
+        "hdfs" => {
+            let url = format!("hdfs://{host}");
+            let settings = hdfs::Settings { url, conf_dir: options.hadoop_conf_dir.clone(), user: options.user.clone() };
+            Ok((Files::Hdfs(hdfs::Hdfs::new(settings, options.deadlines)?), path.into()))
+        }
+        _ => Err(wrong("its scheme is neither hdfs nor file")),
+    }
+}
+
+/// Runs `f` in a task of its own, ended when the caller is; a panic in it becomes an error.
+async fn apart<T: Send + 'static>(
+    what: &'static str,
+    path: &str,
+    f: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    let mut task = tokio::task::JoinSet::new();
+    task.spawn(f);
+    match task.join_next().await {
+        Some(Ok(done)) => done,
+        Some(Err(join)) => Err(Error::panicked(what, path, &join)),
+        None => unreachable!("one task was spawned"),
+    }
+}
+
+/// Pauses between the attempts of one put or get, and when to give up.
+struct Retry<'a> {
+    report: &'a Report,
+    attempt: u32,
+    pause: Duration,
+    longest: Duration,
+    patience: Duration,
+    first_failure: Option<Instant>,
+}
+
+impl<'a> Retry<'a> {
+    fn new(options: &Options, patience: Duration, report: &'a Report) -> Retry<'a> {
+        let (pause, longest) = (options.first_pause, options.longest_pause);
+        Retry { report, attempt: 1, pause, longest, patience, first_failure: None }
+    }
+
+    /// Reports the failure and waits before the next attempt; the error itself when there is to be none.
+    async fn after(&mut self, error: Error, retryable: bool) -> Result<(), Error> {
+        self.report.send_modify(|p| p.error = Some(one_line(&error)));
+        if !retryable {
+            return Err(error);
+        }
+        let since = self.first_failure.get_or_insert_with(Instant::now).elapsed();
+        if since + self.pause > self.patience {
+            return Err(Error::GaveUp { attempts: self.attempt, after: since, last: Box::new(error) });
+        }
+        tracing::warn!(
+            attempt = self.attempt,
+            error = one_line(&error),
+            pause_ms = self.pause.as_millis(),
+            "store: trying again"
+        );
+        self.report.send_modify(|p| p.stage = Stage::Pausing);
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(self.longest);
+        self.attempt += 1;
+        Ok(())
+    }
+
+    fn begin(&self, total_bytes: u64) {
+        self.report.send_modify(|p| {
+            (p.attempt, p.total_bytes, p.done_bytes, p.stage) = (self.attempt, total_bytes, 0, Stage::Beginning);
+        });
+    }
+}
