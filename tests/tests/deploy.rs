@@ -2,7 +2,9 @@
 //! promtool for Prometheus, our own tables for names. A list that a person has to keep by hand is checked here, both ways.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+use tests::harness::binaries;
 
 #[path = "deploy/configuration.rs"]
 mod configuration;
@@ -17,7 +19,7 @@ mod runbook;
 
 /// A file of the project, from its top.
 fn project(path: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path)
+    binaries::root().join(path)
 }
 
 /// Its text.
@@ -25,21 +27,25 @@ fn text(path: &str) -> String {
     std::fs::read_to_string(project(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// A program that `tests/setup` provides, run in the project's top directory: from the machine, else unpacked or installed in `.cache`.
+/// An outside program, to be run in the project's top directory.
 fn tool(name: &str) -> Command {
-    let cache = std::env::var_os("AURORA_REDIS_CACHE").map_or_else(|| project(".cache"), PathBuf::from);
-    let own = ["venv/bin", "tools/usr/bin", "tools/usr/sbin"]
-        .map(|dir| cache.join(dir).join(name))
-        .into_iter()
-        .find(|path| path.exists());
-    let mut command = Command::new(own.unwrap_or_else(|| name.into()));
-    command.current_dir(project("")).stdin(std::process::Stdio::null());
+    at_the_top(binaries::tool(name))
+}
+
+/// The Python with the pinned wheels.
+fn python() -> Command {
+    at_the_top(binaries::python())
+}
+
+fn at_the_top(program: anyhow::Result<PathBuf>) -> Command {
+    let mut command = Command::new(program.unwrap_or_else(|error| panic!("{error:#}")));
+    command.current_dir(binaries::root()).stdin(Stdio::null());
     command
 }
 
 /// Runs it to its end; fails with all it said unless it succeeds, else returns its standard output.
 fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?} does not start ({error}); run tests/setup"));
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{command:?}: {}\n{}{}", output.status, said(&output.stdout), said(&output.stderr));
     said(&output.stdout)

@@ -1,4 +1,15 @@
-//! Prometheus' own tool accepts the configuration and the rules, and the rules fire and keep silent as they should.
+//! Prometheus accepts the configuration and finds agents and controllers in ZooKeeper with it; the rules fire and keep silent as
+//! they should.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use aurora::serverset::{Endpoint, Member};
+use tests::harness::zookeeper::ZooKeeper;
+use tests::harness::{Bench, binaries, wait};
+use zookeeper_client::{Acls, CreateMode};
 
 use crate::{run, text, tool};
 
@@ -50,4 +61,87 @@ fn promtool_finds_nothing_to_complain_about_in_the_rules() {
 #[test]
 fn alerts_fire_when_they_should_and_not_otherwise() {
     run(tool("promtool").args(["test", "rules", "deploy/tests/alerts_test.yml"]));
+}
+
+/// Announces a task as Aurora's executor does.
+async fn announce(zookeeper: &ZooKeeper, job: &str, shard: u32, port: u16) -> Result<()> {
+    let client = zookeeper.client().await?;
+    let mode = CreateMode::Persistent.with_acls(Acls::anyone_all());
+    let at = |port| Endpoint { host: "192.0.2.7".into(), port };
+    let ports = BTreeMap::from([("health".to_owned(), at(port)), ("redis".to_owned(), at(port + 1))]);
+    client
+        .mkdir(job, &mode)
+        .await
+        .or_else(|error| if error == zookeeper_client::Error::NodeExists { Ok(()) } else { Err(error) })?;
+    client
+        .create(&format!("{job}/member_{shard:010}"), &Member::alive(at(port + 1), ports, Some(shard)).to_json(), &mode)
+        .await?;
+    Ok(())
+}
+
+/// Our scrape configuration with another ensemble in it, beside the rules that it names.
+fn scrape_configuration(dir: &Path, ensemble: &str) -> Result<std::path::PathBuf> {
+    let ours = text("deploy/prometheus/scrape.yml");
+    let servers = "servers: ['zk1.example.com:2181', 'zk2.example.com:2181', 'zk3.example.com:2181']";
+    ensure!(ours.matches(servers).count() == 2, "scrape.yml names its ensemble differently now");
+    std::fs::write(dir.join("scrape.yml"), ours.replace(servers, &format!("servers: ['{ensemble}']")))?;
+    std::fs::write(dir.join("alerts.yml"), text("deploy/prometheus/alerts.yml"))?;
+    Ok(dir.join("scrape.yml"))
+}
+
+#[derive(serde::Deserialize)]
+struct Targets {
+    data: Active,
+}
+
+#[derive(serde::Deserialize)]
+struct Active {
+    #[serde(rename = "activeTargets")]
+    targets: Vec<Target>,
+}
+
+#[derive(serde::Deserialize)]
+struct Target {
+    labels: BTreeMap<String, String>,
+    #[serde(rename = "scrapeUrl")]
+    url: String,
+}
+
+#[test]
+fn prometheus_finds_agents_and_controllers_in_the_serversets() {
+    Bench::run("prometheus", async |bench| {
+        let zookeeper = ZooKeeper::single(&bench).await?;
+        announce(&zookeeper, "/aurora/redis/prod/cache", 0, 31000).await?;
+        announce(&zookeeper, "/aurora/redis/prod/cache", 2, 31010).await?;
+        announce(&zookeeper, "/aurora/redis/prod/cache-controller", 1, 31020).await?;
+        let port = bench.port(&bench.here())?;
+        let mut command = bench.command(&bench.here(), binaries::tool("prometheus")?);
+        let configuration = scrape_configuration(bench.dir(), &zookeeper.connect_string())?;
+        command.arg(format!("--config.file={}", configuration.display()));
+        command.arg(format!("--storage.tsdb.path={}", bench.subdir("prometheus")?.display()));
+        command.arg(format!("--web.listen-address=127.0.0.1:{}", port.number()));
+        let process = bench.start("prometheus", command)?;
+        let url = format!("http://127.0.0.1:{}/api/v1/targets", port.number());
+        let look = async || -> Result<Vec<Target>> {
+            process.check_alive()?;
+            let found: Targets = reqwest::get(&url).await?.error_for_status()?.json().await?;
+            ensure!(found.data.targets.len() == 3, "{} targets, not 3", found.data.targets.len());
+            Ok(found.data.targets)
+        };
+        let targets = wait::until("Prometheus shows three targets", Duration::from_secs(60), look).await?;
+        let label = |target: &Target, name: &str| target.labels.get(name).cloned().context(format!("no label {name}"));
+        let mut seen = BTreeSet::new();
+        for target in &targets {
+            ensure!(label(target, "cluster")? == "redis/prod/cache", "labels {:?}", target.labels);
+            seen.insert((label(target, "job")?, label(target, "shard")?, target.url.clone()));
+        }
+        let expected = [
+            ("aurora-redis-agent", "0", "http://192.0.2.7:31000/metrics"),
+            ("aurora-redis-agent", "2", "http://192.0.2.7:31010/metrics"),
+            ("aurora-redis-controller", "1", "http://192.0.2.7:31020/metrics"),
+        ];
+        let expected = expected.map(|(job, shard, url)| (job.to_owned(), shard.to_owned(), url.to_owned()));
+        ensure!(seen == BTreeSet::from(expected), "found {seen:?}");
+        Ok(())
+    });
 }
