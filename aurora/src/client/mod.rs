@@ -25,7 +25,7 @@ pub struct Options {
     pub deadline: Duration,
     /// For one attempt; 10 s by default.
     pub attempt: Duration,
-    /// For one connection; 3 s by default.
+    /// For one connection; 3 s by default. Keep it below `attempt`: only a failed connection is certain.
     pub connect: Duration,
     /// Sent with calls that change something; reads need none.
     pub credentials: Option<Credentials>,
