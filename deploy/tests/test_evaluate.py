@@ -86,6 +86,7 @@ class ControllerJob(unittest.TestCase):
     self.assertEqual(job['resources']['ports'], [])
     self.assertEqual(job['constraints']['dedicated'], 'redis/controllers')
     self.assertEqual(json.loads(job['executor_data'])['announce']['portmap'], {'health': '9090'})
+    self.assertIn('--http-port 9090 ', process(job)['cmdline'])
 
   def test_without_one_the_scheduler_hands_it_out(self):
     job = ours('controller.aurora')
