@@ -69,7 +69,7 @@ async fn a_call_carries_both_headers_and_its_arguments() {
     let scheduler = Scheduler::start([ok()]).await;
     let client = client(&scheduler.url);
     client.kill_tasks(&job(), &InstanceSet::new([4, 2]).unwrap(), "scale down").await.unwrap();
-    client.restart_shards(&job(), &InstanceSet::one(1)).await.unwrap();
+    client.restart_shards(&job(), &InstanceSet::one(1).unwrap()).await.unwrap();
     client.add_instances(&job(), 0, 2).await.unwrap();
     let asked = scheduler.asked();
     assert!(asked[0].head.starts_with("post /api http/1.1\r\n"), "{}", asked[0].head);
@@ -94,7 +94,7 @@ async fn reads_return_what_was_answered() {
 #[tokio::test]
 async fn an_ok_that_did_nothing_keeps_its_explanation() {
     let scheduler = Scheduler::start([code(ResponseCode::OK, "No tasks to kill.")]).await;
-    let accepted = client(&scheduler.url).kill_tasks(&job(), &InstanceSet::one(7), "").await.unwrap();
+    let accepted = client(&scheduler.url).kill_tasks(&job(), &InstanceSet::one(7).unwrap(), "").await.unwrap();
     assert_eq!(accepted.message, "No tasks to kill.");
 }
 
@@ -237,7 +237,8 @@ async fn what_is_not_thrift_is_an_error_that_says_so() {
         (Answer::Http(200, String::new(), vec![]), "not_thrift"),
         (Answer::Http(200, binary.clone(), vec![]), "decode"),
         (Answer::Http(200, binary.clone(), b"garbage garbage garbage".to_vec()), "decode"),
-        (Answer::Http(200, binary, vec![0xff; 100_000]), "decode"),
+        (Answer::Http(200, binary.clone(), vec![0xff; 100_000]), "decode"),
+        (Answer::Http(200, binary, vec![0; (64 << 20) + 1]), "not_thrift"),
         (Answer::Http(204, String::new(), vec![]), "status"),
     ];
     for (answer, kind) in garbage {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::http::Http;
+use super::http::{Answer, Http};
 use super::{Endpoint, Options};
 use crate::error::{Error, excerpt};
 use crate::types::{Response, ResponseCode};
@@ -68,11 +68,11 @@ impl Caller {
         let mut url = self.endpoint.leader(deadline).await?;
         for _ in 0..=MAX_REDIRECTS {
             match self.http.post(&url, call, message.clone(), deadline).await? {
-                super::http::Answer::Message(bytes) => {
+                Answer::Message(bytes) => {
                     let reply = wire::decode_reply(method, seqid, &bytes);
                     return judge(method, reply.map_err(|source| Error::Decode { method, url: url.to_string(), source })?);
                 }
-                super::http::Answer::Elsewhere(other) => url = other,
+                Answer::Elsewhere(other) => url = other,
             }
         }
         Err(Error::Redirects { method, url: url.to_string() })

@@ -8,16 +8,15 @@ use std::collections::BTreeSet;
 pub struct InstanceSet(Vec<i32>);
 
 impl InstanceSet {
-    /// The set of `ids`, sorted, duplicates removed. `None` when `ids` is empty or holds a negative number.
-    pub fn new(ids: impl IntoIterator<Item = i32>) -> Option<InstanceSet> {
-        let ids: BTreeSet<i32> = ids.into_iter().collect();
-        let valid = ids.first().is_some_and(|smallest| *smallest >= 0);
-        valid.then(|| InstanceSet(ids.into_iter().collect()))
+    /// The set of `ids`, sorted, duplicates removed. `None` when `ids` is empty or holds a number beyond the API's i32.
+    pub fn new(ids: impl IntoIterator<Item = u32>) -> Option<InstanceSet> {
+        let ids: BTreeSet<i32> = ids.into_iter().map(i32::try_from).collect::<Result<_, _>>().ok()?;
+        (!ids.is_empty()).then(|| InstanceSet(ids.into_iter().collect()))
     }
 
-    /// The set of one instance.
-    pub fn one(id: u32) -> InstanceSet {
-        InstanceSet(vec![i32::try_from(id).unwrap_or(i32::MAX)])
+    /// The set of one instance; `None` beyond the API's i32.
+    pub fn one(id: u32) -> Option<InstanceSet> {
+        InstanceSet::new([id])
     }
 
     /// The ids, ascending.
@@ -33,12 +32,12 @@ mod tests {
     #[test]
     fn is_sorted_and_without_duplicates() {
         assert_eq!(InstanceSet::new([3, 1, 3]).map(|set| set.ids().to_vec()), Some(vec![1, 3]));
-        assert_eq!(InstanceSet::one(7).ids(), [7]);
+        assert_eq!(InstanceSet::one(7).map(|set| set.ids().to_vec()), Some(vec![7]));
     }
 
     #[test]
-    fn refuses_empty_and_negative() {
+    fn refuses_none_and_what_the_api_cannot_say() {
         assert_eq!(InstanceSet::new([]), None);
-        assert_eq!(InstanceSet::new([1, -1]), None);
+        assert_eq!(InstanceSet::new([1, u32::MAX]), None);
     }
 }
