@@ -1,3 +1,4 @@
 //! What the tests, the demo and the stand-in scheduler share: real processes, faults from outside, waits with reasons.
 
 pub mod harness;
+pub mod local_aurora;
