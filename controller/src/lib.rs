@@ -5,6 +5,7 @@ pub mod config;
 pub mod decide;
 #[cfg(test)]
 mod example;
+pub mod haproxy;
 pub mod http;
 pub mod intake;
 pub mod metrics;
