@@ -10,4 +10,5 @@ pub mod http;
 pub mod intake;
 pub mod metrics;
 pub mod model;
+pub mod registry;
 pub mod view;

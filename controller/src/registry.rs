@@ -1,0 +1,229 @@
+//! The cluster's own nodes in ZooKeeper: election, record, operation, spec, history.
+//!
+//! Every write carries a check of the leader's election node, so that a deposed leader's late write fails; the record changes by
+//! compare-and-set. Nothing is created inside a multi, for ZooKeeper 3.4 cannot: nodes that a multi sets are made before.
+
+use agent::record::{Paths, Record};
+use agent::zk::{self, Keeper, call, persistent};
+use zookeeper_client as zookeeper;
+
+use crate::model::{HistoryChange, Spec};
+use crate::view::{HistoryEntry, Operation};
+
+/// History entries shown: the newest ones.
+const MAX_HISTORY: usize = 200;
+
+/// Access to the nodes.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    keeper: Keeper,
+    paths: Paths,
+}
+
+/// The right to write, while the election node exists. Dropping it resigns.
+#[derive(Debug)]
+pub struct Leadership {
+    lock: zookeeper::OwnedLockClient,
+}
+
+impl Leadership {
+    /// Whether the session that holds the election node is alive and connected.
+    pub fn stands(&self) -> bool {
+        self.lock.client().state() == zookeeper::SessionState::SyncConnected
+    }
+
+    /// Whether the session is gone for good.
+    pub fn is_over(&self) -> bool {
+        self.lock.client().state().is_terminated()
+    }
+}
+
+/// What can go wrong with a write.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// ZooKeeper failed or refused.
+    #[error(transparent)]
+    Zk(#[from] zk::Error),
+    /// The election node is gone: another controller may lead.
+    #[error("the election node is gone: another controller may lead; nothing was written")]
+    NotLeading,
+    /// Somebody else changed the node since it was read.
+    #[error("{path} was changed by somebody else since it was read; nothing was written")]
+    Conflict {
+        /// Node.
+        path: String,
+    },
+}
+
+impl Error {
+    /// Whether certainly nothing was written.
+    pub fn is_definite(&self) -> bool {
+        match self {
+            Error::Zk(error) => error.is_definite(),
+            Error::NotLeading | Error::Conflict { .. } => true,
+        }
+    }
+}
+
+impl Registry {
+    /// The nodes of `paths` through `keeper`'s session.
+    pub fn new(keeper: Keeper, paths: Paths) -> Registry {
+        Registry { keeper, paths }
+    }
+
+    /// Where the nodes are.
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// Waits to be elected, as long as it takes; `url` is what others find in the election node.
+    pub async fn lead(&self, url: &str) -> Result<Leadership, Error> {
+        let client = self.keeper.client()?;
+        for path in [self.paths.controllers(), self.paths.history(), self.paths.operation()] {
+            zk::ensure(&client, &path).await?;
+        }
+        let directory = self.paths.controllers();
+        let failed = |source| zk::Error::Call { what: "be elected in", path: directory.clone(), source };
+        let prefix = zookeeper::LockPrefix::new_curator(&directory, "controller-").map_err(failed)?;
+        let lock = client.lock(prefix, url.as_bytes(), zookeeper::Acls::anyone_all()).await.map_err(failed)?;
+        Ok(Leadership { lock: lock.into_owned() })
+    }
+
+    /// Makes the record node; refused when there is one.
+    pub async fn create_record(&self, lead: &Leadership, record: &Record) -> Result<(), Error> {
+        let path = self.paths.record();
+        match call("make", &path, lead.lock.create(&path, &json(record), &persistent())).await {
+            Ok(_) => Ok(()),
+            Err(zk::Error::Call { source: zookeeper::Error::NodeExists, .. }) => Err(Error::Conflict { path }),
+            // Inside a multi a create fails on ZooKeeper 3.4; there a check of our own must do.
+            Err(zk::Error::Call { source: zookeeper::Error::MarshallingError, .. }) => self.create_unchecked(lead, record).await,
+            Err(error) => Err(leading(error)),
+        }
+    }
+
+    async fn create_unchecked(&self, lead: &Leadership, record: &Record) -> Result<(), Error> {
+        let path = self.paths.record();
+        let client = lead.lock.client();
+        let node = lead.lock.lock_path();
+        call("check", node, client.check_stat(node)).await?.ok_or(Error::NotLeading)?;
+        match call("make", &path, client.create(&path, &json(record), &persistent())).await {
+            Ok(_) => Ok(()),
+            Err(zk::Error::Call { source: zookeeper::Error::NodeExists, .. }) => Err(Error::Conflict { path }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Replaces the record at `version`, with the operation in the same multi if one is given.
+    pub async fn commit(
+        &self,
+        lead: &Leadership,
+        record: &Record,
+        version: i32,
+        operation: Option<&Operation>,
+    ) -> Result<(), Error> {
+        let path = self.paths.record();
+        let mut writer = lead.lock.new_check_writer();
+        let mut add = |path: &str, data: Vec<u8>, version| {
+            writer.add_set_data(path, &data, version).map_err(|source| zk::Error::Call {
+                what: "write",
+                path: path.into(),
+                source,
+            })
+        };
+        add(&path, json(record), Some(version))?;
+        if let Some(operation) = operation {
+            add(&self.paths.operation(), json(operation), None)?;
+        }
+        written(&path, tokio::time::timeout(zk::CALL_TIMEOUT, writer.commit()).await)
+    }
+
+    /// Replaces the operation.
+    pub async fn set_operation(&self, lead: &Leadership, operation: &Operation) -> Result<(), Error> {
+        let path = self.paths.operation();
+        call("write", &path, lead.lock.set_data(&path, &json(operation), None)).await.map(drop).map_err(leading)
+    }
+
+    /// Replaces the spec at `version`.
+    pub async fn set_spec(&self, lead: &Leadership, spec: &Spec, version: i32) -> Result<(), Error> {
+        let path = self.paths.spec();
+        match call("write", &path, lead.lock.set_data(&path, &json(spec), Some(version))).await {
+            Err(zk::Error::Call { source: zookeeper::Error::BadVersion, .. }) => Err(Error::Conflict { path }),
+            other => other.map(drop).map_err(leading),
+        }
+    }
+
+    /// Adds or completes a history entry. Repeating it changes nothing.
+    pub async fn change_history(&self, lead: &Leadership, change: &HistoryChange) -> Result<(), Error> {
+        let client = lead.lock.client();
+        match change {
+            HistoryChange::Add(entry) => {
+                let path = self.history_node(entry.epoch);
+                match call("make", &path, client.create(&path, &json(entry.as_ref()), &persistent())).await {
+                    Ok(_) | Err(zk::Error::Call { source: zookeeper::Error::NodeExists, .. }) => Ok(()),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            HistoryChange::Complete { epoch, pause_ms } => {
+                let path = self.history_node(*epoch);
+                let Some(node) = zk::read(client, &path).await? else { return Ok(()) };
+                let mut entry: HistoryEntry = node.json(&path, "history entry")?;
+                entry.pause_ms = entry.pause_ms.or(*pause_ms);
+                call("write", &path, client.set_data(&path, &json(&entry), Some(node.version))).await?;
+                Ok(())
+            }
+        }
+    }
+
+    fn history_node(&self, epoch: u64) -> String {
+        format!("{}/{epoch:010}", self.paths.history())
+    }
+
+    /// The newest history entries, newest first; ones that cannot be understood are left out.
+    pub async fn history(&self) -> Result<Vec<HistoryEntry>, Error> {
+        let client = self.keeper.client()?;
+        let directory = self.paths.history();
+        let mut names = match call("list", &directory, client.list_children(&directory)).await {
+            Ok(names) => names,
+            Err(zk::Error::Call { source: zookeeper::Error::NoNode, .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        let mut entries = Vec::new();
+        for name in names.into_iter().take(MAX_HISTORY) {
+            let path = format!("{directory}/{name}");
+            if let Some(node) = zk::read(&client, &path).await? {
+                entries.extend(node.json::<HistoryEntry>(&path, "history entry").ok());
+            }
+        }
+        Ok(entries)
+    }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("our own types turn into JSON")
+}
+
+/// A write through the lock that found it gone.
+fn leading(error: zk::Error) -> Error {
+    match error {
+        zk::Error::Call { source: zookeeper::Error::RuntimeInconsistent, .. } => Error::NotLeading,
+        other => Error::Zk(other),
+    }
+}
+
+type Committed = Result<Vec<zookeeper::MultiWriteResult>, zookeeper::CheckWriteError>;
+
+fn written(path: &str, result: Result<Committed, tokio::time::error::Elapsed>) -> Result<(), Error> {
+    use zookeeper::CheckWriteError as Failed;
+    match result {
+        Err(_) => Err(zk::Error::Timeout { what: "write", path: path.into() }.into()),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(Failed::CheckFailed { .. })) => Err(Error::NotLeading),
+        Ok(Err(Failed::OperationFailed { source: zookeeper::Error::BadVersion, .. })) => {
+            Err(Error::Conflict { path: path.into() })
+        }
+        Ok(Err(Failed::OperationFailed { source, .. } | Failed::RequestFailed { source })) => {
+            Err(zk::Error::Call { what: "write", path: path.into(), source }.into())
+        }
+    }
+}
