@@ -1,0 +1,134 @@
+//! What must be remembered between cycles, so that the decision need not: when a phase began, the master's last word, which replicas are
+//! proven attached, which sources are known to be unusable.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use agent::api::{Offset, Position, State};
+use agent::record::{Phase, Record};
+
+use crate::model::{LastWord, Observed};
+
+/// Carried from cycle to cycle of one leadership.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    phase: Option<(u64, Phase, Duration)>,
+    first_agent: Option<Duration>,
+    last_word: Option<LastWord>,
+    /// By replica run: the master's offset when the attach was first seen, and whether a later byte has been applied since.
+    attached: BTreeMap<String, (Offset, bool)>,
+    unusable: BTreeSet<String>,
+}
+
+impl Memory {
+    /// Learns from what was seen, and adds what is remembered to it.
+    pub fn recall(&mut self, seen: &mut Observed, now: Duration) {
+        let states: Vec<&State> = seen.agents.iter().filter_map(|a| a.state.as_ref()).collect();
+        if !states.is_empty() {
+            self.first_agent.get_or_insert(now);
+        }
+        let failed = states.iter().filter_map(|s| s.failed_source.as_ref()).filter(|f| f.definite);
+        self.unusable.extend(failed.map(|f| f.source.clone()));
+        if let Some((record, _)) = &seen.record {
+            self.note_phase(record, now);
+            self.note_master(record, &states);
+        }
+        seen.first_agent = self.first_agent;
+        seen.phase_since = self.phase.map_or(now, |(_, _, since)| since);
+        seen.last_word.clone_from(&self.last_word);
+        seen.proven = self.attached.iter().filter(|(_, (_, proven))| *proven).map(|(run, _)| run.clone()).collect();
+        seen.unusable.clone_from(&self.unusable);
+    }
+
+    fn note_phase(&mut self, record: &Record, now: Duration) {
+        if self.phase.is_none_or(|(epoch, phase, _)| (epoch, phase) != (record.epoch, record.phase)) {
+            self.phase = Some((record.epoch, record.phase, now));
+        }
+    }
+
+    fn note_master(&mut self, record: &Record, states: &[&State]) {
+        let Some(master) = record.master.as_ref().filter(|_| record.phase == Phase::Stable) else { return };
+        let serving = states.iter().find(|s| s.task_id == master.task_id && s.serving && s.assigned_epoch == record.epoch);
+        let Some(redis) = serving.and_then(|s| s.redis.as_ref()).filter(|r| r.run_id == master.run_id) else { return };
+        self.last_word = Some(LastWord {
+            run_id: redis.run_id.clone(),
+            position: Position { replid: redis.replid.clone(), offset: redis.offset },
+        });
+        let attached = states.iter().filter_map(|s| s.redis.as_ref()).filter(|r| r.replid == redis.replid && r.link == Some(true));
+        let now_attached: BTreeMap<String, (Offset, bool)> = attached
+            .filter(|r| !r.syncing && !r.loading)
+            .map(|r| {
+                let (since, proven) = self.attached.get(&r.run_id).copied().unwrap_or((redis.offset, false));
+                (r.run_id.clone(), (since, proven || r.offset > since))
+            })
+            .collect();
+        self.attached = now_attached;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::AgentView;
+    use agent::api::{Address, Redis, Role};
+    use agent::record::Member;
+
+    fn state(task: &str, replid: &str, offset: Offset, link: Option<bool>) -> State {
+        State {
+            task_id: task.into(),
+            role: if link.is_some() { Role::Replica } else { Role::Master },
+            serving: true,
+            assigned_epoch: 1,
+            redis: Some(Redis { run_id: format!("run-{task}"), replid: replid.into(), offset, link, ..Redis::default() }),
+            ..State::default()
+        }
+    }
+
+    fn seen(states: Vec<State>) -> Observed {
+        let master = Member { task_id: "m".into(), run_id: "run-m".into(), ..Member::default() };
+        let record: Record = serde_json::from_value(serde_json::json!({
+            "cluster_id": "c", "generation": "g", "initialised": true, "epoch": 1, "phase": "stable", "master": master,
+            "known_replicas": [], "evidence": null, "lease_ms": 2000, "durability": {"acks": 0}, "histories": [], "snapshot": null
+        }))
+        .unwrap();
+        let agents = states
+            .into_iter()
+            .map(|s| AgentView {
+                address: Address { host: s.task_id.clone(), port: 1 },
+                shard: None,
+                state: Some(s),
+                heard: Some(Duration::ZERO),
+                problem: None,
+            })
+            .collect();
+        Observed { record: Some((record, 1)), agents, ..Observed::default() }
+    }
+
+    #[test]
+    fn a_linked_replica_is_proven_only_by_a_byte_written_after_its_attach() {
+        let mut memory = Memory::default();
+        let mut look = |master, replica| {
+            let mut observed = seen(vec![state("m", "r", master, None), state("a", "r", replica, Some(true))]);
+            memory.recall(&mut observed, Duration::ZERO);
+            observed.proven.contains("run-a")
+        };
+        assert!(!look(100, 100), "equal offsets right after a sync prove nothing");
+        assert!(!look(200, 100), "the master goes on alone");
+        assert!(look(200, 150));
+        assert!(look(300, 300));
+    }
+
+    #[test]
+    fn a_lost_link_must_be_proven_again() {
+        let mut memory = Memory::default();
+        let mut look = |offset, link| {
+            let mut observed = seen(vec![state("m", "r", 500, None), state("a", "r", offset, Some(link))]);
+            memory.recall(&mut observed, Duration::ZERO);
+            observed.proven.contains("run-a")
+        };
+        assert!(!look(500, true));
+        assert!(look(501, true));
+        assert!(!look(501, false));
+        assert!(!look(500, true));
+    }
+}
