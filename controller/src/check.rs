@@ -23,6 +23,7 @@ pub fn violations(spec: &Spec, seen: &Observed, plan: &Plan, now: Duration, sile
             Action::Command { command, .. } => world.commanded(command, &mut found),
             Action::KillInstances { instances, .. } => world.killed(instances, &mut found),
             Action::AddInstances { count, .. } => world.added(*count, &mut found),
+            Action::RestartInstance { instance, .. } => world.restarted(*instance, &mut found),
             Action::SetOperation { .. } => (),
         }
     }
@@ -196,6 +197,12 @@ impl World<'_> {
         let have = self.seen.scheduler.tasks.as_ref().map_or(0, Vec::len);
         if have.saturating_sub(instances.len()) < self.spec.instances as usize {
             found.push(format!("{} of {have} instances are removed, {} are wanted", instances.len(), self.spec.instances));
+        }
+    }
+
+    fn restarted(&self, instance: u32, found: &mut Vec<String>) {
+        if self.fresh().any(|s| s.instance == instance && !s.stopping) {
+            found.push(format!("instance {instance} is restarted although its agent speaks"));
         }
     }
 

@@ -186,8 +186,6 @@ pub struct Config {
     pub heartbeat: Duration,
     /// Longest wait for an agent's answer to a command.
     pub command_timeout: Duration,
-    /// When the running task of a silent agent is restarted; at least ten times `timing.silent_after`.
-    pub zombie_after: Duration,
     /// Longest time between two cycles.
     pub cycle: Duration,
     /// All settings in force, for printing and serving.
@@ -224,6 +222,7 @@ impl Config {
             bootstrap_wait: layers.duration("bootstrap.wait"),
             cut_wait: layers.duration("failover.cut_wait"),
             promote_wait: layers.duration("failover.promote_wait"),
+            zombie_after: layers.duration("zombie_after"),
         };
         let mut config = Config {
             place,
@@ -233,7 +232,6 @@ impl Config {
             zookeeper_session: layers.duration("zookeeper_session"),
             heartbeat: layers.duration("agents.heartbeat"),
             command_timeout: layers.duration("agents.command_timeout"),
-            zombie_after: layers.duration("zombie_after"),
             cycle: layers.duration("cycle"),
             effective: Effective::default(),
         };
@@ -251,7 +249,7 @@ impl Config {
         };
         let silent_after = self.timing.silent_after;
         at_least("agents.silent_after", silent_after, self.heartbeat * 3, "3 x agents.heartbeat");
-        at_least("zombie_after", self.zombie_after, silent_after * 10, "10 x agents.silent_after");
+        at_least("zombie_after", self.timing.zombie_after, silent_after * 10, "10 x agents.silent_after");
         at_least("zookeeper_session", self.zookeeper_session, Duration::from_secs(1), "what ZooKeeper can keep");
     }
 

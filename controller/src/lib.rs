@@ -1,5 +1,8 @@
 //! The controller: observes one cluster, decides what it should look like and has the agents do it.
+//!
+//! Start reading at [`reconcile`], then [`decide`].
 
+pub mod act;
 pub mod check;
 pub mod config;
 pub mod decide;
@@ -10,5 +13,10 @@ pub mod http;
 pub mod intake;
 pub mod metrics;
 pub mod model;
+pub mod observe;
+pub mod operations;
+pub mod pace;
+pub mod publish;
+pub mod reconcile;
 pub mod registry;
 pub mod view;

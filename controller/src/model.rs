@@ -40,6 +40,8 @@ pub struct Timing {
     pub cut_wait: Duration,
     /// How long a named winner may take to open before another epoch is begun.
     pub promote_wait: Duration,
+    /// A running task whose agent is silent for so long is restarted through the scheduler.
+    pub zombie_after: Duration,
 }
 
 impl Default for Timing {
@@ -49,6 +51,7 @@ impl Default for Timing {
             bootstrap_wait: Duration::from_secs(60),
             cut_wait: Duration::from_secs(1),
             promote_wait: Duration::from_secs(20),
+            zombie_after: Duration::from_secs(120),
         }
     }
 }
@@ -62,6 +65,8 @@ pub struct Observed {
     pub operation: Option<Operation>,
     /// When the present phase of the present epoch was first seen.
     pub phase_since: Duration,
+    /// By running task: since when no agent of it has been heard.
+    pub silent_since: BTreeMap<String, Duration>,
     /// When the first agent was seen.
     pub first_agent: Option<Duration>,
     /// Agents of the job, by instance, newest member first.
@@ -249,6 +254,13 @@ pub enum Action {
         /// As in `AddInstances`.
         seen: Duration,
     },
+    /// Ask the scheduler to restart one instance: its task runs and its agent has long been silent.
+    RestartInstance {
+        /// Which.
+        instance: u32,
+        /// As in `AddInstances`.
+        seen: Duration,
+    },
 }
 
 impl Plan {
@@ -275,6 +287,7 @@ impl Action {
             Action::Command { instance, command, .. } => format!("{} instance {instance}", command.order.verb()),
             Action::AddInstances { count, .. } => format!("add {count} instance(s)"),
             Action::KillInstances { instances, .. } => format!("remove instance(s) {instances:?}"),
+            Action::RestartInstance { instance, .. } => format!("restart instance {instance}"),
         }
     }
 
@@ -287,6 +300,7 @@ impl Action {
             Action::Command { command, .. } => command.order.verb(),
             Action::AddInstances { .. } => "add-instances",
             Action::KillInstances { .. } => "kill-instances",
+            Action::RestartInstance { .. } => "restart-instance",
         }
     }
 }

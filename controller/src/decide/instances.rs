@@ -3,7 +3,7 @@
 use agent::record::Phase;
 
 use super::{Recorded, View};
-use crate::model::{Action, Plan, Reason};
+use crate::model::{Action, Plan, Reason, TaskView};
 
 /// Adds or removes instances.
 pub fn scale(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
@@ -17,6 +17,7 @@ pub fn scale(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
     if pending > 0 {
         plan.wait(Reason::InstancesPending, format!("{pending} instance(s) wait for a place: aurora's pending reason tells why"));
     }
+    restart_zombie(view, record, tasks, plan);
     if have == want || record.record.phase != Phase::Stable {
         return;
     }
@@ -41,6 +42,24 @@ pub fn scale(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
         plan.act(
             Action::KillInstances { instances: removable, seen },
             format!("{have} instances, {want} wanted: the highest that are not the master go"),
+        );
+    }
+}
+
+/// A running task whose agent has long been silent is restarted, one at a time. Not while nobody is heard: then it is we who are cut off.
+fn restart_zombie(view: View<'_>, record: Recorded<'_>, tasks: &[TaskView], plan: &mut Plan) {
+    if record.agents(view).next().is_none() {
+        return;
+    }
+    let silent_for = |task: &TaskView| view.seen.silent_since.get(&task.task_id).map(|since| view.now.saturating_sub(*since));
+    let zombie = tasks
+        .iter()
+        .filter(|t| t.status == "RUNNING")
+        .find(|t| silent_for(t).is_some_and(|silence| silence >= view.timing.zombie_after));
+    if let Some(task) = zombie {
+        plan.act(
+            Action::RestartInstance { instance: task.instance, seen: view.seen.scheduler.asked },
+            format!("task {} runs and its agent has been silent for {:?}", task.task_id, silent_for(task).unwrap_or_default()),
         );
     }
 }

@@ -18,6 +18,7 @@ pub struct Memory {
     /// By replica run: the master's offset when the attach was first seen, and whether a later byte has been applied since.
     attached: BTreeMap<String, (Offset, bool)>,
     unusable: BTreeSet<String>,
+    silent_since: BTreeMap<String, Duration>,
 }
 
 impl Memory {
@@ -29,6 +30,7 @@ impl Memory {
         }
         let failed = states.iter().filter_map(|s| s.failed_source.as_ref()).filter(|f| f.definite);
         self.unusable.extend(failed.map(|f| f.source.clone()));
+        self.note_silence(seen, now);
         if let Some((record, _)) = &seen.record {
             self.note_phase(record, now);
             self.note_master(record, &states);
@@ -38,6 +40,22 @@ impl Memory {
         seen.last_word.clone_from(&self.last_word);
         seen.proven = self.attached.iter().filter(|(_, (_, proven))| *proven).map(|(run, _)| run.clone()).collect();
         seen.unusable.clone_from(&self.unusable);
+        seen.silent_since.clone_from(&self.silent_since);
+    }
+
+    /// Counts from when a task was first seen running without a word from its agent.
+    fn note_silence(&mut self, seen: &Observed, now: Duration) {
+        let heard = |task: &str| {
+            let own = seen.agents.iter().filter(|a| a.state.as_ref().is_some_and(|s| s.task_id == task));
+            own.filter_map(|a| a.heard).max()
+        };
+        let running = seen.scheduler.tasks.iter().flatten().filter(|t| t.status == "RUNNING");
+        self.silent_since = running
+            .map(|task| {
+                let first = self.silent_since.get(&task.task_id).copied().unwrap_or(now);
+                (task.task_id.clone(), heard(&task.task_id).unwrap_or(first))
+            })
+            .collect();
     }
 
     fn note_phase(&mut self, record: &Record, now: Duration) {
@@ -54,7 +72,8 @@ impl Memory {
             run_id: redis.run_id.clone(),
             position: Position { replid: redis.replid.clone(), offset: redis.offset },
         });
-        let attached = states.iter().filter_map(|s| s.redis.as_ref()).filter(|r| r.replid == redis.replid && r.link == Some(true));
+        let attached =
+            states.iter().filter_map(|s| s.redis.as_ref()).filter(|r| r.replid == redis.replid && r.link == Some(true));
         let now_attached: BTreeMap<String, (Offset, bool)> = attached
             .filter(|r| !r.syncing && !r.loading)
             .map(|r| {

@@ -34,6 +34,8 @@ pub struct Polled<T> {
 /// Where the world is watched from.
 #[derive(Debug)]
 pub struct Sources {
+    /// The zero of all times.
+    pub start: Instant,
     /// ZooKeeper.
     pub keeper: Keeper,
     /// The cluster's nodes.
@@ -84,7 +86,7 @@ pub struct Sight {
 impl World {
     /// Starts watching; `wake` is notified whenever something has changed.
     pub fn watch(sources: Sources, wake: &Arc<Notify>) -> World {
-        let start = Instant::now();
+        let start = sources.start;
         let (keeper, paths) = (sources.keeper, sources.paths);
         let world = World {
             start,
@@ -112,6 +114,11 @@ impl World {
         world
     }
 
+    /// Now, on the clock of the observations.
+    pub fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
     /// Gathers what is known now.
     pub fn observe(&mut self) -> Sight {
         let now = self.start.elapsed();
@@ -135,7 +142,10 @@ impl World {
             None => Err(missing()),
             Some(node) => match node.json::<Spec>(&path, "spec") {
                 Ok(spec) if spec.instances >= 1 => Ok((spec, node.version)),
-                Ok(_) => Err(Wait { reason: Reason::SpecInvalid, message: format!("node {path}: instances is 0, at least 1 is needed") }),
+                Ok(_) => Err(Wait {
+                    reason: Reason::SpecInvalid,
+                    message: format!("node {path}: instances is 0, at least 1 is needed"),
+                }),
                 Err(error) => Err(Wait { reason: Reason::SpecInvalid, message: error.to_string() }),
             },
         }
@@ -219,7 +229,8 @@ impl World {
     }
 }
 
-fn wall_ms() -> u64 {
+/// Unix time in milliseconds.
+pub fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
@@ -235,7 +246,8 @@ fn wake_on_change<T: Send + Sync + 'static>(mut rx: watch::Receiver<T>, wake: &A
 
 /// The agent's address in a serverset member; `None` for nodes that are no members.
 fn health_endpoint(name: &str, data: &[u8]) -> Option<Result<(Address, Option<u32>), String>> {
-    let member = match aurora::serverset::Member::parse(name, data)? {
+    aurora::serverset::sequence(name)?;
+    let member = match aurora::serverset::Member::parse(data) {
         Ok(member) => member,
         Err(error) => return Some(Err(error.to_string())),
     };

@@ -53,7 +53,8 @@ impl Witnesses {
     }
 
     fn send(&self, view: &AgentView, witness: String, member: &Member) {
-        let (client, address, wake, answers) = (self.client.clone(), view.address.clone(), self.wake.clone(), self.answers.clone());
+        let (client, address, wake, answers) =
+            (self.client.clone(), view.address.clone(), self.wake.clone(), self.answers.clone());
         let question = Question { member: member.clone() };
         tokio::spawn(async move {
             if let Ok(verdict) = client.testify(&address, &question, ANSWER_WITHIN).await {

@@ -1,0 +1,106 @@
+//! Acting: one [`Action`] becomes one call with a deadline and one [`Outcome`]. Takes no decision.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent::api::{Address, AnswerKind, Command};
+use agent::client::Client;
+use agent::record::Record;
+use aurora::{InstanceSet, JobKey};
+
+use crate::model::{Action, HistoryChange, Outcome};
+use crate::observe::tasks::explain;
+use crate::registry::{Leadership, Registry};
+use crate::view::Operation;
+
+/// What acting needs.
+#[derive(Clone, Debug)]
+pub struct Hands {
+    /// The cluster's nodes.
+    pub registry: Registry,
+    /// The right to write them.
+    pub lead: Arc<Leadership>,
+    /// Client for the agents.
+    pub agents: Client,
+    /// Client for the scheduler.
+    pub scheduler: Arc<aurora::Client>,
+    /// The job.
+    pub job: JobKey,
+    /// Longest wait for an agent's answer.
+    pub command_timeout: Duration,
+}
+
+impl Hands {
+    /// Carries out one action.
+    pub async fn carry_out(&self, action: Action) -> Outcome {
+        match action {
+            Action::CreateRecord { record } => registered(self.registry.create_record(&self.lead, &record).await),
+            Action::CommitRecord { record, version, operation, history } => {
+                self.commit(&record, version, operation.as_deref(), history.as_ref()).await
+            }
+            Action::SetOperation { operation } => registered(self.registry.set_operation(&self.lead, &operation).await),
+            Action::Command { agent, command, .. } => self.command(&agent, &command).await,
+            Action::AddInstances { template, count, .. } => {
+                scheduled(self.scheduler.add_instances(&self.job, template, count).await)
+            }
+            Action::KillInstances { instances, .. } => match InstanceSet::new(instances.iter().map(|i| *i as i32)) {
+                Some(set) => {
+                    scheduled(self.scheduler.kill_tasks(&self.job, &set, "aurora-redis: fewer instances are wanted").await)
+                }
+                None => Outcome::Failed("an empty set of instances would end the whole job".into()),
+            },
+            Action::RestartInstance { instance, .. } => {
+                scheduled(self.scheduler.restart_shards(&self.job, &InstanceSet::one(instance)).await)
+            }
+        }
+    }
+
+    /// The history entry comes after the commit: it is for people, and repeating it changes nothing.
+    async fn commit(
+        &self,
+        record: &Record,
+        version: i32,
+        operation: Option<&Operation>,
+        history: Option<&HistoryChange>,
+    ) -> Outcome {
+        let outcome = registered(self.registry.commit(&self.lead, record, version, operation).await);
+        if outcome == Outcome::Done
+            && let Some(change) = history
+            && let Err(error) = self.registry.change_history(&self.lead, change).await
+        {
+            tracing::warn!(epoch = record.epoch, error = explain(&error), "the history entry could not be written");
+        }
+        outcome
+    }
+
+    async fn command(&self, agent: &Address, command: &Command) -> Outcome {
+        match self.agents.command(agent, command, self.command_timeout).await {
+            Ok(answer) => match answer.outcome {
+                AnswerKind::Done | AnswerKind::Accepted => Outcome::Done,
+                AnswerKind::Refused => Outcome::Refused(format!("{}: {}", answer.reason, answer.message)),
+                AnswerKind::Failed => Outcome::Unknown(format!("{}: {}", answer.reason, answer.message)),
+            },
+            Err(error) if error.is_definite() => Outcome::Failed(explain(&error)),
+            Err(error) => Outcome::Unknown(explain(&error)),
+        }
+    }
+}
+
+fn registered(result: Result<(), crate::registry::Error>) -> Outcome {
+    match result {
+        Ok(()) => Outcome::Done,
+        Err(error @ (crate::registry::Error::NotLeading | crate::registry::Error::Conflict { .. })) => {
+            Outcome::Refused(explain(&error))
+        }
+        Err(error) if error.is_definite() => Outcome::Failed(explain(&error)),
+        Err(error) => Outcome::Unknown(explain(&error)),
+    }
+}
+
+fn scheduled<T>(result: Result<T, aurora::Error>) -> Outcome {
+    match result {
+        Ok(_) => Outcome::Done,
+        Err(error) if error.is_definite() => Outcome::Failed(explain(&error)),
+        Err(error) => Outcome::Unknown(explain(&error)),
+    }
+}

@@ -1,0 +1,159 @@
+//! What people and programs ask for: each [`Ask`] is judged on what is wanted and seen, before anything changes. Pure.
+//!
+//! A refusal states the evidence, the expected loss and the command that would be accepted.
+
+use agent::api::Epoch;
+use agent::record::Phase;
+use agent::snapshot::SnapshotId;
+
+use crate::decide::{Recorded, View, copies, evidence};
+use crate::model::Spec;
+use crate::view::{Ask, Operation, OperationKind};
+
+/// Most instances one cluster may be asked to have.
+pub const MAX_INSTANCES: u32 = 1000;
+
+/// How long a backup may take before it is given up, milliseconds: a large dump over a slow store.
+const BACKUP_WITHIN_MS: u64 = 3_600_000;
+/// How long a restore may take, milliseconds.
+const RESTORE_WITHIN_MS: u64 = 6 * 3_600_000;
+
+/// What comes of an [`Ask`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Judgement {
+    /// Not done; why, and what would be.
+    Refuse(String),
+    /// A new spec is to be written.
+    Spec(Box<Spec>, String),
+    /// An operation begins.
+    Begin(Box<Operation>, String),
+}
+
+/// Judges an ask. `id` is the new operation's id.
+pub fn judge(ask: &Ask, view: View<'_>, id: String) -> Judgement {
+    match ask {
+        Ask::Scale { owner, instances } => scale(owner, *instances, view),
+        Ask::Backup { owner } => backup(owner, view, id),
+        Ask::Restore { owner, snapshot, consent_epoch } => restore(owner, snapshot.as_ref(), *consent_epoch, view, id),
+    }
+}
+
+fn scale(owner: &str, instances: u32, view: View<'_>) -> Judgement {
+    if !(1..=MAX_INSTANCES).contains(&instances) {
+        return Judgement::Refuse(format!("{instances} instances: 1 to {MAX_INSTANCES} are possible"));
+    }
+    if instances == view.spec.instances {
+        return Judgement::Refuse(format!("{instances} instances are wanted already"));
+    }
+    let spec = Spec {
+        generation: view.spec.generation + 1,
+        instances,
+        changed_by: owner.into(),
+        changed_ms: view.seen.wall_ms,
+        ..view.spec.clone()
+    };
+    let what = if instances > view.spec.instances { "added" } else { "removed, the highest that are not the master," };
+    let difference = instances.abs_diff(view.spec.instances);
+    Judgement::Spec(Box::new(spec), format!("{difference} instance(s) will be {what} through the scheduler"))
+}
+
+fn in_flight(view: View<'_>) -> Option<&Operation> {
+    view.seen.operation.as_ref().filter(|o| o.outcome.is_none() && o.deadline_ms > view.seen.wall_ms)
+}
+
+fn operation(id: String, kind: OperationKind, owner: &str, epoch: Epoch, view: View<'_>, within_ms: u64) -> Box<Operation> {
+    Box::new(Operation {
+        id,
+        kind,
+        owner: owner.into(),
+        epoch,
+        step: "begun".into(),
+        started_ms: view.seen.wall_ms,
+        deadline_ms: view.seen.wall_ms + within_ms,
+        outcome: None,
+    })
+}
+
+fn backup(owner: &str, view: View<'_>, id: String) -> Judgement {
+    let Some((record, version)) = &view.seen.record else {
+        return Judgement::Refuse("the cluster has no master yet: there is nothing to back up".into());
+    };
+    if let Some(running) = in_flight(view) {
+        return Judgement::Refuse(format!("operation {} ({}) is in flight: {}", running.id, kind(running), running.step));
+    }
+    if !view.seen.store.configured {
+        return Judgement::Refuse("no store is configured: set snapshots.uri for controllers and agents".into());
+    }
+    if (Recorded { record, version: *version }).serving_master(view).is_none() {
+        return Judgement::Refuse("no master serves at the moment; ask again when status shows one".into());
+    }
+    let operation = operation(id, OperationKind::Backup, owner, record.epoch, view, BACKUP_WITHIN_MS);
+    Judgement::Begin(operation, "the backup source will make a dump and copy it to the store".into())
+}
+
+fn kind(operation: &Operation) -> &'static str {
+    match operation.kind {
+        OperationKind::Bootstrap => "bootstrap",
+        OperationKind::Failover => "failover",
+        OperationKind::Backup => "backup",
+        OperationKind::Restore { .. } => "restore",
+    }
+}
+
+fn restore(owner: &str, snapshot: Option<&SnapshotId>, consent: Option<Epoch>, view: View<'_>, id: String) -> Judgement {
+    let Some((record, version)) = &view.seen.record else {
+        return Judgement::Refuse("the cluster has no record yet: it starts from the best snapshot by itself".into());
+    };
+    let recorded = Recorded { record, version: *version };
+    if let Some(master) = recorded.serving_master(view) {
+        return Judgement::Refuse(format!(
+            "instance {} serves as master of epoch {}: a restore would replace live data. \
+             To look at an old snapshot, restore it into a cluster of another name",
+            master.instance, record.epoch
+        ));
+    }
+    if let Some(id) = snapshot
+        && !view.seen.store.snapshots.iter().flatten().any(|row| row.good && row.id == *id)
+    {
+        return Judgement::Refuse(format!("snapshot {id} is not among the good ones: aurora-redis snapshots list shows them"));
+    }
+    if let Some(stated) = consent
+        && stated != record.epoch
+    {
+        return Judgement::Refuse(format!(
+            "consent was given for epoch {stated}, present is epoch {}: look at status again",
+            record.epoch
+        ));
+    }
+    let proven =
+        evidence::against_master(view, recorded).or_else(|| record.evidence.clone().filter(|_| record.phase == Phase::Deposing));
+    if consent.is_none() && proven.is_none() {
+        return Judgement::Refuse(format!(
+            "{} To go on without proof: --consent (epoch {})",
+            unproven(view, recorded),
+            record.epoch
+        ));
+    }
+    let kind = OperationKind::Restore { snapshot: snapshot.cloned(), consent_epoch: consent };
+    let operation = operation(id, kind, owner, record.epoch, view, RESTORE_WITHIN_MS);
+    let evidence = proven.as_ref().map_or_else(|| "your consent".into(), evidence::describe);
+    Judgement::Begin(operation, format!("a new epoch begins on {evidence}; {}", expected(view, recorded, snapshot)))
+}
+
+fn unproven(view: View<'_>, record: Recorded<'_>) -> String {
+    let who = record.record.master.as_ref().map_or_else(
+        || "the last master is unknown".into(),
+        |m| format!("nothing proves that instance {} (task {} on {}) writes no more", m.instance, m.task_id, m.host.name),
+    );
+    format!("{who}; {}.", expected(view, record, None))
+}
+
+fn expected(view: View<'_>, record: Recorded<'_>, snapshot: Option<&SnapshotId>) -> String {
+    let replicas = record.agents(view).filter(|(_, s)| s.redis.is_some()).count();
+    match (snapshot, replicas, copies::ranked(view, record).first()) {
+        (Some(id), _, _) => format!("the cluster starts from snapshot {id}, and whatever is newer is lost"),
+        (None, 0, Some(copy)) => format!("no server is left; the best copy is {:?}, and writes after it are lost", copy.holder),
+        (None, 0, None) => "no server is left, and no snapshot is known".into(),
+        (None, n, _) => format!("{n} server(s) are left, and the most advanced one will lead; writes it does not hold are lost"),
+    }
+}

@@ -1,0 +1,242 @@
+//! The loop: observe, answer what was asked, decide, check, act, publish, wait. Runs while this controller leads.
+//!
+//! Actions run beside the loop, so a slow agent delays nobody else; [`crate::pace`] keeps each from being repeated too early.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::act::Hands;
+use crate::check;
+use crate::decide::{View, decide};
+use crate::intake::Asked;
+use crate::metrics::Metrics;
+use crate::model::{Attempts, Observed, Outcome, Plan, Reason, Spec, Timing, Wait};
+use crate::observe::{Sight, World};
+use crate::operations::{Judgement, judge};
+use crate::pace;
+use crate::publish::{self, Events};
+use crate::view::{HistoryEntry, Published, Reply};
+
+/// Everything one leadership works with.
+#[derive(Debug)]
+pub struct Loop {
+    /// `role/env/job`.
+    pub cluster: String,
+    /// The watched world.
+    pub world: World,
+    /// How to act.
+    pub hands: Hands,
+    /// Waits of the decisions.
+    pub timing: Timing,
+    /// Longest time between two cycles.
+    pub cycle: Duration,
+    /// Notified whenever something has changed.
+    pub wake: Arc<Notify>,
+    /// Has the store listed again.
+    pub list_store: Arc<Notify>,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Where the cycle is published.
+    pub publish: watch::Sender<Arc<Published>>,
+}
+
+/// What is carried from cycle to cycle.
+#[derive(Debug, Default)]
+struct Carried {
+    cycle: u64,
+    attempts: Attempts,
+    running: JoinSet<(String, String, &'static str, Outcome)>,
+    events: Events,
+    history: Vec<HistoryEntry>,
+    history_stale: bool,
+    uploads: Vec<Option<agent::snapshot::SnapshotId>>,
+    summary: String,
+}
+
+impl Loop {
+    /// Runs until leadership is lost.
+    pub async fn run(mut self, asked: &mut mpsc::Receiver<Asked>) {
+        let mut carried = Carried { history_stale: true, ..Carried::default() };
+        while !self.hands.lead.is_over() {
+            let requeue = self.reconcile(&mut carried).await;
+            tokio::select! {
+                () = self.wake.notified() => (),
+                Some(done) = carried.running.join_next() => self.finished(done.ok(), &mut carried),
+                Some(ask) = asked.recv() => self.answer(ask, &mut carried).await,
+                () = tokio::time::sleep(requeue) => (),
+            }
+        }
+    }
+
+    /// One cycle; returns how long to wait for the next.
+    async fn reconcile(&mut self, carried: &mut Carried) -> Duration {
+        carried.cycle += 1;
+        let Sight { spec, seen, now } = self.world.observe();
+        let ((spec, _), seen) = match (spec, seen) {
+            (Ok(spec), Ok(seen)) => (spec, seen),
+            (Err(wait), _) | (_, Err(wait)) => {
+                self.publish_blind(&wait, carried);
+                return self.cycle;
+            }
+        };
+        let view = View { spec: &spec, timing: &self.timing, seen: &seen, now };
+        let mut plan = decide(view);
+        let violations = check::violations(&spec, &seen, &plan, now, self.timing.silent_after);
+        if violations.is_empty() {
+            self.act(&plan, carried, now);
+        } else {
+            self.metrics.count_violations(violations.len());
+            tracing::error!(?violations, plan = ?plan.actions, "the plan breaks an invariant and is not run");
+            plan.waits.push(Wait { reason: Reason::PlanVetoed, message: violations.join("; ") });
+        }
+        self.list_new_snapshots(&seen, carried);
+        self.publish(&spec, &seen, &plan, &violations, carried, now).await;
+        publish::requeue(Some(&seen), self.cycle)
+    }
+
+    /// Starts what is due. Nothing is started while ZooKeeper does not confirm that we lead.
+    fn act(&self, plan: &Plan, carried: &mut Carried, now: Duration) {
+        if !self.hands.lead.stands() {
+            return;
+        }
+        for planned in &plan.actions {
+            let action = planned.action.clone();
+            if !pace::is_due(&action, &carried.attempts, now) {
+                continue;
+            }
+            pace::begin(&action, &mut carried.attempts, now);
+            let (key, what, kind, hands) = (pace::key(&action), action.describe(), action.kind(), self.hands.clone());
+            tracing::info!(action = what, because = planned.because, "acting");
+            carried.running.spawn(async move { (key, what, kind, hands.carry_out(action).await) });
+        }
+    }
+
+    fn finished(&mut self, done: Option<(String, String, &'static str, Outcome)>, carried: &mut Carried) {
+        let Some((key, what, kind, outcome)) = done else { return };
+        self.metrics.count_action(kind, outcome.kind());
+        if outcome != Outcome::Done {
+            tracing::warn!(action = what, outcome = %outcome, "an action did not go through");
+        }
+        carried.history_stale |= kind == "commit-record";
+        let now = self.world.elapsed();
+        if let Some((event, message)) = publish::event_of(&what, &outcome) {
+            let (epoch, at_ms) = self.stamp();
+            carried.events.add(event, message, epoch, at_ms);
+        }
+        pace::end(&key, outcome, &mut carried.attempts, now);
+    }
+
+    fn stamp(&self) -> (u64, u64) {
+        let published = self.publish.borrow();
+        (published.cluster.epoch, crate::observe::wall_ms())
+    }
+
+    /// A snapshot that an agent has committed is worth a listing at once.
+    fn list_new_snapshots(&self, seen: &Observed, carried: &mut Carried) {
+        let uploads: Vec<_> = seen.agents.iter().filter_map(|a| a.state.as_ref()).map(|s| s.uploads.last.clone()).collect();
+        if uploads != carried.uploads {
+            carried.uploads = uploads;
+            self.list_store.notify_one();
+        }
+    }
+
+    async fn answer(&mut self, asked: Asked, carried: &mut Carried) {
+        let reply = self.judge_and_write(&asked, carried).await;
+        let kind = match asked.ask {
+            crate::view::Ask::Backup { .. } => "backup",
+            crate::view::Ask::Restore { .. } => "restore",
+            crate::view::Ask::Scale { .. } => "scale",
+        };
+        self.metrics.count_ask(kind, reply.accepted);
+        let (epoch, at_ms) = self.stamp();
+        let verb = if reply.accepted { "accepted" } else { "refused" };
+        carried.events.add("asked", format!("{kind} {verb}: {}", reply.message), epoch, at_ms);
+        // Whoever asked may have gone: the work goes on all the same.
+        let _ = asked.reply.send(reply);
+    }
+
+    async fn judge_and_write(&mut self, asked: &Asked, carried: &mut Carried) -> Reply {
+        let refuse = |message: String| Reply { accepted: false, operation_id: String::new(), message };
+        let Sight { spec, seen, now } = self.world.observe();
+        let ((spec, version), seen) = match (spec, seen) {
+            (Ok(spec), Ok(seen)) => (spec, seen),
+            (Err(wait), _) | (_, Err(wait)) => return refuse(format!("{}: {}", wait.reason.name(), wait.message)),
+        };
+        if !self.hands.lead.stands() {
+            return refuse("ZooKeeper does not confirm that this controller leads; ask again in a moment".into());
+        }
+        let view = View { spec: &spec, timing: &self.timing, seen: &seen, now };
+        let id = uuid::Uuid::new_v4().to_string();
+        let (written, operation_id, message) = match judge(&asked.ask, view, id) {
+            Judgement::Refuse(message) => return refuse(message),
+            Judgement::Spec(spec, message) => {
+                (self.hands.registry.set_spec(&self.hands.lead, &spec, version).await, String::new(), message)
+            }
+            Judgement::Begin(operation, message) => {
+                (self.hands.registry.set_operation(&self.hands.lead, &operation).await, operation.id.clone(), message)
+            }
+        };
+        carried.history_stale = true;
+        match written {
+            Ok(()) => Reply { accepted: true, operation_id, message },
+            Err(error) => refuse(format!("it could not be written: {}", crate::observe::tasks::explain(&error))),
+        }
+    }
+
+    async fn publish(
+        &self,
+        spec: &Spec,
+        seen: &Observed,
+        plan: &Plan,
+        violations: &[String],
+        carried: &mut Carried,
+        now: Duration,
+    ) {
+        if carried.history_stale
+            && let Ok(history) = self.hands.registry.history().await
+        {
+            carried.history = history;
+            carried.history_stale = false;
+        }
+        let view = View { spec, timing: &self.timing, seen, now };
+        let cluster = publish::cluster(&self.cluster, view, plan);
+        carried.events.note_waits(&plan.waits, cluster.epoch, seen.wall_ms);
+        if carried.summary != plan.summary {
+            carried.summary.clone_from(&plan.summary);
+            tracing::info!(
+                cycle = carried.cycle,
+                epoch = cluster.epoch,
+                actions = plan.actions.len(),
+                summary = plan.summary,
+                "reconciled"
+            );
+        }
+        self.publish.send_replace(Arc::new(Published {
+            leading: true,
+            cluster,
+            plan: publish::plan(carried.cycle, plan, violations, &carried.attempts),
+            events: carried.events.log().clone(),
+            history: carried.history.clone(),
+            snapshots: seen.store.snapshots.clone().unwrap_or_default(),
+            operation: seen.operation.clone(),
+            last_success_ms: seen.wall_ms,
+        }));
+    }
+
+    /// Nothing can be decided: the last views stay, with the reason on top.
+    fn publish_blind(&self, wait: &Wait, carried: &mut Carried) {
+        let last = self.publish.borrow().clone();
+        let at_ms = crate::observe::wall_ms();
+        carried.events.note_waits(std::slice::from_ref(wait), last.cluster.epoch, at_ms);
+        let blind = publish::blind(&self.cluster, wait);
+        self.publish.send_replace(Arc::new(Published {
+            leading: true,
+            cluster: crate::view::ClusterView { conditions: blind.conditions, summary: blind.summary, ..last.cluster.clone() },
+            events: carried.events.log().clone(),
+            ..(*last).clone()
+        }));
+    }
+}
