@@ -6,7 +6,7 @@ use std::time::Duration;
 use agent::api::{Address, AnswerKind, Command};
 use agent::client::Client;
 use agent::record::Record;
-use aurora::{InstanceSet, JobKey};
+use aurora::types::{InstanceSet, JobKey};
 
 use crate::model::{Action, HistoryChange, Outcome};
 use crate::observe::tasks::explain;

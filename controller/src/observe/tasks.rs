@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aurora::{Client, JobKey, JobUpdateQuery, ScheduledTask, TaskQuery};
+use aurora::Client;
+use aurora::types::{JobKey, JobUpdateQuery, ScheduledTask, TaskQuery};
 use tokio::sync::watch;
 
 use super::Polled;
