@@ -43,14 +43,13 @@ impl Hands {
             Action::AddInstances { template, count, .. } => {
                 scheduled(self.scheduler.add_instances(&self.job, template, count).await)
             }
-            Action::KillInstances { instances, .. } => match InstanceSet::new(instances.iter().map(|i| *i as i32)) {
-                Some(set) => {
-                    scheduled(self.scheduler.kill_tasks(&self.job, &set, "aurora-redis: fewer instances are wanted").await)
-                }
-                None => Outcome::Failed("an empty set of instances would end the whole job".into()),
-            },
+            Action::KillInstances { instances, .. } => {
+                let Some(set) = InstanceSet::new(instances) else { return no_such_instances() };
+                scheduled(self.scheduler.kill_tasks(&self.job, &set, "aurora-redis: fewer instances are wanted").await)
+            }
             Action::RestartInstance { instance, .. } => {
-                scheduled(self.scheduler.restart_shards(&self.job, &InstanceSet::one(instance)).await)
+                let Some(set) = InstanceSet::new([instance]) else { return no_such_instances() };
+                scheduled(self.scheduler.restart_shards(&self.job, &set).await)
             }
         }
     }
@@ -95,6 +94,10 @@ fn registered(result: Result<(), crate::registry::Error>) -> Outcome {
         Err(error) if error.is_definite() => Outcome::Failed(explain(&error)),
         Err(error) => Outcome::Unknown(explain(&error)),
     }
+}
+
+fn no_such_instances() -> Outcome {
+    Outcome::Failed("not a set of instances: an empty one would end the whole job".into())
 }
 
 fn scheduled<T>(result: Result<T, aurora::Error>) -> Outcome {

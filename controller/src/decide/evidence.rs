@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use agent::api::Verdict;
-use agent::record::{Evidence, Member};
+use agent::record::{Evidence, Member, Phase};
 
 use super::{Recorded, View};
 use crate::model::Observed;
@@ -31,8 +31,11 @@ fn dead(seen: &Observed, master: &Member) -> Option<Evidence> {
         .map(|death| Evidence::Dead { run_id: death.run_id.clone(), proof: death.proof.clone() })
 }
 
-/// (a) The fence is confirmed for one epoch and one run.
+/// (a) The fence is confirmed for one epoch and one run. Only while deposing: a winner was itself cut for the epoch it then leads.
 fn fenced(seen: &Observed, record: Recorded<'_>, master: &Member) -> Option<Evidence> {
+    if record.record.phase != Phase::Deposing {
+        return None;
+    }
     let fenced = seen.agents.iter().filter_map(|a| a.state.as_ref()).any(|s| {
         s.task_id == master.task_id
             && s.fenced_epoch == Some(record.record.epoch)

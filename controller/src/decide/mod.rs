@@ -28,6 +28,8 @@ pub mod instances;
 pub mod promote;
 pub mod replicas;
 pub mod snapshots;
+#[cfg(test)]
+mod tests;
 
 /// What a decision may look at.
 #[derive(Clone, Copy, Debug)]
