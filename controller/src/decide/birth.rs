@@ -36,6 +36,15 @@ pub fn begin(view: View<'_>, plan: &mut Plan) {
         return;
     }
     let found = ids.first().copied().or(view.seen.store.cluster_id.as_ref());
+    let entries = view.seen.store.snapshots.iter().flatten().count();
+    if found.is_none() && entries > 0 {
+        let message = format!(
+            "the store holds {entries} snapshots below this cluster's path and their manifests do not agree on one cluster: \
+             move away those that are not of this cluster"
+        );
+        plan.wait(Reason::ClusterIdsDiffer, message);
+        return;
+    }
     let masters: Vec<&&State> = states.iter().filter(|s| s.serving && s.role == agent::api::Role::Master).collect();
     if masters.len() > 1 {
         let who: Vec<u32> = masters.iter().map(|s| s.instance).collect();

@@ -11,6 +11,9 @@ use crate::check::violations;
 use crate::model::*;
 use crate::view::{Operation, OperationKind, SnapshotRow};
 
+mod any;
+mod vetoes;
+
 const NOW: Duration = Duration::from_secs(1000);
 const OLD: &str = "aaaa";
 const NEW: &str = "bbbb";
