@@ -75,7 +75,8 @@ pub const DECLARED: &[Declared] = &[
     counter("asks_total", &["kind", "accepted"], "What was asked through the API, taken on (true) or refused (false)."),
 ];
 
-const STATES: [&str; 9] = ["serving", "closed", "syncing", "loading", "fenced", "idle", "silent", "pending", "foreign"];
+const STATES: [&str; 11] =
+    ["serving", "closed", "connecting", "syncing", "loading", "not-answering", "fenced", "idle", "silent", "pending", "foreign"];
 const PHASES: [(Phase, &str); 4] = [
     (Phase::Bootstrapping, "bootstrapping"),
     (Phase::Stable, "stable"),

@@ -80,8 +80,9 @@ pub struct InstanceView {
     pub agent: Option<Address>,
     /// Role as Redis reports it.
     pub role: Role,
-    /// One word: `serving`, `closed`, `syncing`, `loading`, `fenced`, `idle` (agent without server), `silent` (no news from the agent),
-    /// `pending` (scheduler has not placed it), `foreign` (answers for another cluster).
+    /// One word: `serving`, `closed`, `connecting` (open, and its link to the master is not up), `syncing`, `loading`, `not-answering` (its
+    /// agent gets no answer from it), `fenced`, `idle` (agent without server), `silent` (no news from the agent), `pending` (scheduler has
+    /// not placed it), `foreign` (answers for another cluster).
     pub state: String,
     /// History it holds.
     pub replid: Option<String>,
