@@ -10,6 +10,8 @@ use tests::harness::binaries;
 mod configuration;
 #[path = "deploy/documents.rs"]
 mod documents;
+#[path = "deploy/haproxy.rs"]
+mod haproxy;
 #[path = "deploy/jobs.rs"]
 mod jobs;
 #[path = "deploy/prometheus.rs"]
