@@ -6,8 +6,6 @@ use std::process::{Command, Stdio};
 
 use tests::harness::binaries;
 
-#[path = "deploy/configuration.rs"]
-mod configuration;
 #[path = "deploy/documents.rs"]
 mod documents;
 #[path = "deploy/haproxy.rs"]
@@ -18,6 +16,8 @@ mod jobs;
 mod prometheus;
 #[path = "deploy/runbook.rs"]
 mod runbook;
+#[path = "deploy/tables.rs"]
+mod tables;
 
 /// A file of the project, from its top.
 fn project(path: &str) -> PathBuf {
