@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use tests::local_aurora::{Options, hosts, on_host, serve};
+use tests::local_aurora::{Error, Options, guard, hosts, on_host, serve};
 
 /// A small Aurora scheduler for one machine: real API, real ZooKeeper nodes, tasks as processes.
 #[derive(Debug, Parser)]
@@ -60,6 +61,9 @@ enum Command {
     /// Helpers that local-aurora runs inside a host's wrapper
     #[command(subcommand, hide = true)]
     OnHost(on_host::Helper),
+    /// The process that kills tasks when local-aurora is killed
+    #[command(hide = true)]
+    Guard,
 }
 
 /// `1s`, `250ms`, `2m`, `1.5s`.
@@ -72,15 +76,32 @@ fn duration(text: &str) -> Result<Duration, String> {
     parsed.ok_or_else(|| "want a number with a unit: 250ms, 1s or 2m".to_owned())
 }
 
+/// Exit code of mistakes in flags and files, found before anything has started.
+const MISTAKE: u8 = 2;
+
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     match Cli::parse() {
         Cli { command: Some(Command::OnHost(helper)), .. } => {
             println!("{}", helper.run().await);
-            Ok(())
+            ExitCode::SUCCESS
         }
-        Cli { serve: Some(arguments), .. } => run(arguments).await,
-        Cli { serve: None, .. } => anyhow::bail!("--zookeeper and --hosts are needed"),
+        Cli { command: Some(Command::Guard), .. } => {
+            guard::stand(std::io::stdin().lock());
+            ExitCode::SUCCESS
+        }
+        Cli { serve: Some(arguments), .. } => match run(arguments).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("local-aurora: {error:#}");
+                let mistake = error.is::<hosts::Error>() || matches!(error.downcast_ref(), Some(Error::Unspecified(_)));
+                ExitCode::from(if mistake { MISTAKE } else { 1 })
+            }
+        },
+        Cli { serve: None, .. } => {
+            eprintln!("local-aurora: --zookeeper and --hosts are needed, see --help");
+            ExitCode::from(MISTAKE)
+        }
     }
 }
 

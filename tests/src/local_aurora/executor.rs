@@ -13,6 +13,7 @@ use aurora::types::{JobKey, ScheduleStatus};
 use tokio::sync::{mpsc, watch};
 
 use super::announcer::{self, Announcer};
+use super::guard::Guard;
 use super::health::{self, Verdict};
 use super::hosts::Host;
 use super::lifecycle;
@@ -56,6 +57,8 @@ pub struct Assignment {
 pub struct Settings {
     /// Runs things on hosts.
     pub on_host: OnHost,
+    /// Kills what tasks leave when this program is killed.
+    pub guard: Guard,
     /// Where tasks are announced.
     pub announcer: announcer::Settings,
     /// Time from SIGTERM to SIGKILL.
@@ -107,7 +110,7 @@ fn start(assignment: &Assignment, settings: &Settings) -> Result<Parts, String> 
         user: assignment.job.role.clone(),
         preemption_wait: settings.preemption_wait,
     };
-    let runner = runner::start(job.task.clone(), place.clone(), settings.on_host.spawner.clone());
+    let runner = runner::start(job.task.clone(), place.clone(), settings.on_host.spawner.clone(), settings.guard.clone());
     let announcer = job.announce.as_ref().map(|announce| {
         let data = announcer::member(announce, &assignment.ports, assignment.host.address, assignment.instance);
         Announcer::start(&settings.announcer, &assignment.job, data)

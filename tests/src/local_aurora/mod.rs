@@ -10,6 +10,7 @@ pub mod announcer;
 pub mod api;
 pub mod config;
 pub mod executor;
+pub mod guard;
 pub mod health;
 pub mod hosts;
 pub mod http;
@@ -29,6 +30,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use guard::Guard;
 use membership::{Membership, Nodes};
 use on_host::OnHost;
 use process::Spawner;
@@ -101,9 +103,9 @@ pub enum Error {
         /// Directory.
         path: String,
     },
-    /// A thread could not be started.
-    #[error("cannot start a thread")]
-    Thread(#[source] std::io::Error),
+    /// A thread or process of our own could not be started.
+    #[error("cannot start a helper of this program")]
+    Helper(#[source] std::io::Error),
 }
 
 /// Serves until `shutdown` ends. `ready` is called once with the URL, when the scheduler leads. When this returns, no
@@ -116,10 +118,11 @@ pub async fn serve(options: Options, ready: impl FnOnce(&str), shutdown: impl Fu
     let listen = |source| Error::Listen { address: options.listen, source };
     let listener = tokio::net::TcpListener::bind(options.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
+    let guard = Guard::start(&options.program).map_err(Error::Helper)?;
     let scheduler = Scheduler::new(
         options.hosts.clone(),
         work_dir,
-        executor_settings(&options)?,
+        executor_settings(&options, guard.clone())?,
         options.flapping_delay,
         address.ip().to_string(),
     );
@@ -141,6 +144,7 @@ pub async fn serve(options: Options, ready: impl FnOnce(&str), shutdown: impl Fu
     server.abort();
     // Bounded by the calls' own limits.
     let _ = leaving.await;
+    let _ = tokio::task::spawn_blocking(move || guard.dismiss()).await;
     match registered {
         true => Ok(()),
         false => Err(Error::Register { ensemble: options.zookeeper, path: options.scheduler_path }),
@@ -152,10 +156,11 @@ fn prepare(directory: &std::path::Path) -> Result<PathBuf, Error> {
     made.map_err(|source| Error::WorkDir { path: directory.to_owned(), source })
 }
 
-fn executor_settings(options: &Options) -> Result<executor::Settings, Error> {
-    let spawner = Spawner::new().map_err(Error::Thread)?;
+fn executor_settings(options: &Options, guard: Guard) -> Result<executor::Settings, Error> {
+    let spawner = Spawner::new().map_err(Error::Helper)?;
     Ok(executor::Settings {
         on_host: OnHost { spawner, program: options.program.clone() },
+        guard,
         announcer: announcer::Settings {
             ensemble: options.zookeeper.clone(),
             root: options.serverset_root.trim_end_matches('/').to_owned(),

@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 
+use super::guard::Guard;
 use super::hosts::Host;
 use super::on_host::wrapped;
 use super::process::{Family, Spawner, signal};
@@ -142,12 +143,12 @@ impl Pids {
 }
 
 /// Starts running `task` in the background.
-pub fn start(task: Task, place: Place, spawner: Spawner) -> Handle {
+pub fn start(task: Task, place: Place, spawner: Spawner, guard: Guard) -> Handle {
     let (stop, wish) = watch::channel(Stop::No);
     let (result, end) = watch::channel(None);
     let running = Arc::default();
     let (exit, exits) = mpsc::unbounded_channel();
-    let runner = Runner { task, place, spawner, wish, exit, exits, running: Arc::clone(&running) };
+    let runner = Runner { task, place, spawner, guard, wish, exit, exits, running: Arc::clone(&running) };
     tokio::spawn(async move {
         let end = runner.run().await;
         result.send_replace(Some(end));
@@ -165,6 +166,7 @@ struct Runner {
     task: Task,
     place: Place,
     spawner: Spawner,
+    guard: Guard,
     wish: watch::Receiver<Stop>,
     exit: mpsc::UnboundedSender<Exit>,
     exits: mpsc::UnboundedReceiver<Exit>,
@@ -195,6 +197,9 @@ impl Runner {
         loop {
             if runs.is_over() {
                 return if runs.is_healthy() { End::Finished } else { End::Failed("Task failed.".to_owned()) };
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return End::Stopped;
             }
             for process in runs.ready(Instant::now()) {
                 let run = runs.started(&process.name);
@@ -240,6 +245,7 @@ impl Runner {
         command.stdout(stdout).stderr(stderr);
         let child = self.spawner.spawn(command).await.map_err(failed)?;
         let pid = child.id().unwrap_or_default();
+        self.guard.watch(pid, sandbox);
         tracing::info!(process = process.name, run, pid, host = self.place.host.name, "process started");
         let mut running = self.running();
         running.processes.push((pid, process.is_final));
@@ -266,6 +272,7 @@ impl Runner {
     async fn kill_all(&mut self) {
         let family = Family { leaders: self.running().leaders.clone(), home: self.place.sandbox.clone() };
         let killed = tokio::task::spawn_blocking(move || family.kill()).await;
+        self.guard.forget(&self.place.sandbox);
         tracing::debug!(?killed, "task cleaned up");
         self.running().processes.clear();
     }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -39,6 +40,8 @@ struct Inner {
     ports: tokio::sync::Mutex<BTreeSet<u16>>,
     changed: Notify,
     running: watch::Sender<usize>,
+    /// Set at the end: nothing is started any more. Read and written under the lock of the state.
+    stopping: AtomicBool,
 }
 
 /// One entry of `GET /local/tasks`.
@@ -78,6 +81,7 @@ impl Scheduler {
             ports: tokio::sync::Mutex::default(),
             changed: Notify::new(),
             running: watch::Sender::new(0),
+            stopping: AtomicBool::new(false),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -122,9 +126,12 @@ impl Scheduler {
 
     /// Kills every task at once and waits until nothing of them is left, at most `limit`. True: nothing is left.
     pub async fn stop(&self, limit: Duration) -> bool {
+        let state = self.state();
+        self.inner.stopping.store(true, Ordering::Relaxed);
         for executor in self.executors().values() {
             executor.stop.send_replace(Stop::Now);
         }
+        drop(state);
         let mut running = self.inner.running.subscribe();
         tokio::time::timeout(limit, running.wait_for(|count| *count == 0)).await.is_ok()
     }
@@ -224,7 +231,7 @@ impl Scheduler {
 
     fn assign(&self, task: &str, host: Host, ports: BTreeMap<String, u16>) -> Option<(Assignment, watch::Receiver<Stop>)> {
         let mut state = self.state();
-        if !state.assigned(task, ports.clone(), now_ms()) {
+        if self.inner.stopping.load(Ordering::Relaxed) || !state.assigned(task, ports.clone(), now_ms()) {
             return None;
         }
         let task = state.task(task)?;
