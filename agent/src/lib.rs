@@ -1,11 +1,35 @@
 //! The agent: supervises one redis-server inside one Aurora instance and carries out the controller's commands.
 
 pub mod api;
+mod board;
 pub mod client;
+pub mod config;
+mod doors;
+mod dumps;
+mod files;
+mod gate;
+mod http;
+mod lag;
 pub mod layers;
+mod local;
+mod memory;
+mod metrics;
+mod node;
+mod ops;
+mod predecessor;
+mod probe;
+mod process;
+mod program;
 pub mod rdb;
 pub mod record;
+mod records;
+mod redis;
+pub mod run;
 pub mod secret;
+mod server;
 pub mod snapshot;
+mod spawn;
 pub mod store;
+mod testimony;
+mod uploads;
 pub mod zk;

@@ -1,0 +1,207 @@
+//! What the agent says of itself: the parts its tasks know, and how they become one [`State`]. Pure.
+//!
+//! Invariant: `serving` is said only of a server that was assigned its role for this run, has its port open, is not fenced and answers
+//! in that role; a replica also needs a whole copy.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::api::{Activity, Epoch, FailedSource, LocalDump, Redis, Role, Settings, State, Uploads};
+use crate::config::Config;
+use crate::memory::Memory;
+use crate::redis::info::Info;
+use crate::server::Server;
+
+/// What the running server was assigned to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Duty {
+    /// Master or replica; `None` before an assignment.
+    pub role: Role,
+    /// Epoch of that assignment.
+    pub epoch: Epoch,
+    /// Epoch for which it is cut off.
+    pub fenced: Option<Epoch>,
+    /// Whether its copy is whole: what it was started from, or a completed sync.
+    pub complete: bool,
+    /// About to end: clients shall not come any more.
+    pub withdrawn: bool,
+    /// Settings in force.
+    pub settings: Settings,
+}
+
+/// Kinds of long work, the one people want to see first coming first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Work {
+    Fetching,
+    Restoring,
+    Loading,
+    Saving,
+    Uploading,
+}
+
+impl Work {
+    fn name(self) -> &'static str {
+        match self {
+            Work::Fetching => "fetching-binary",
+            Work::Restoring => "restoring",
+            Work::Loading => "loading",
+            Work::Saving => "saving",
+            Work::Uploading => "uploading",
+        }
+    }
+}
+
+/// Everything of a [`State`] that changes while the agent runs, apart from its memory.
+#[derive(Clone, Default)]
+pub(crate) struct Parts {
+    pub server: Option<Arc<Server>>,
+    /// The last answer of that server.
+    pub info: Option<Info>,
+    /// Whether the last probe was answered.
+    pub answering: bool,
+    pub duty: Duty,
+    pub works: BTreeMap<Work, Activity>,
+    /// By subject, newest last.
+    pub problems: Vec<(&'static str, String)>,
+    pub failed_source: Option<FailedSource>,
+    pub local: Option<LocalDump>,
+    pub uploads: Uploads,
+    pub stopping: bool,
+}
+
+impl Parts {
+    /// Shows progress of long work.
+    pub fn work(&mut self, work: Work, subject: &str, done_bytes: u64, total_bytes: u64) {
+        let activity = Activity { what: work.name().into(), subject: subject.into(), done_bytes, total_bytes };
+        self.works.insert(work, activity);
+    }
+
+    /// Shows a problem of `subject` until [`Parts::solved`].
+    pub fn problem(&mut self, subject: &'static str, text: String) {
+        self.solved(subject);
+        self.problems.push((subject, text));
+    }
+
+    /// Takes the problem of `subject` back.
+    pub fn solved(&mut self, subject: &'static str) {
+        self.problems.retain(|(s, _)| *s != subject);
+    }
+
+    /// Whether clients are served in the assigned role.
+    pub fn serving(&self) -> bool {
+        let Some(info) = &self.info else { return false };
+        let duty = &self.duty;
+        let assigned = duty.role != Role::None && info.role == duty.role && info.tcp_port != 0;
+        assigned && duty.fenced.is_none() && !duty.withdrawn && !info.loading && duty.complete
+    }
+}
+
+/// The state as it is served.
+pub(crate) fn render(parts: &Parts, memory: &Memory, config: &Config, agent: &crate::api::Agent) -> State {
+    State {
+        cluster_id: memory.cluster_id.clone(),
+        generation: memory.generation.clone(),
+        instance: config.instance,
+        task_id: config.task_id.clone(),
+        epoch: memory.epoch,
+        record_version: memory.record_version,
+        assigned_epoch: if parts.server.is_some() { parts.duty.epoch } else { 0 },
+        role: parts.info.as_ref().map_or(Role::None, |info| info.role),
+        serving: parts.serving(),
+        lease_ms_left: None,
+        redis: parts.server.as_ref().map(|server| redis(server, parts, config)),
+        agent: agent.clone(),
+        host: config.host.clone(),
+        fenced_epoch: parts.server.as_ref().and(parts.duty.fenced),
+        deaths: memory.deaths.clone(),
+        local: if parts.server.is_some() { None } else { parts.local.clone() },
+        activity: activity(parts),
+        uploads: parts.uploads.clone(),
+        settings: parts.duty.settings.clone(),
+        problem: parts.problems.last().map(|(_, text)| text.clone()),
+        failed_source: parts.failed_source.clone(),
+        stopping: parts.stopping,
+    }
+}
+
+/// The work to show. An upload keeps nobody from starting a server, so it is shown beside a running one only.
+fn activity(parts: &Parts) -> Option<Activity> {
+    let shown = |work: &Work| *work != Work::Uploading || parts.server.is_some();
+    parts.works.iter().find(|(work, _)| shown(work)).map(|(_, activity)| activity.clone())
+}
+
+fn redis(server: &Server, parts: &Parts, config: &Config) -> Redis {
+    let info = parts.info.clone().unwrap_or_default();
+    Redis {
+        address: Some(config.redis.clone()),
+        pid: server.pid,
+        start_ticks: server.start_ticks,
+        run_id: server.run_id().to_owned(),
+        version: server.version.to_string(),
+        keys: info.keys(),
+        replid: info.replid,
+        replid2: info.replid2,
+        replid2_end: info.replid2_end,
+        offset: info.offset,
+        link: info.link,
+        following: info.following,
+        loading: info.loading,
+        syncing: info.syncing,
+        open: info.tcp_port != 0,
+        used_memory: info.used_memory,
+        connected_replicas: info.connected_replicas,
+        source: server.birth.source.clone(),
+        started_epoch: server.birth.epoch,
+        answering: parts.answering,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(role: Role) -> Parts {
+        let info = Info { role, tcp_port: 6379, ..Info::default() };
+        Parts { info: Some(info), duty: Duty { role, epoch: 3, complete: true, ..Duty::default() }, ..Parts::default() }
+    }
+
+    #[test]
+    fn an_assigned_open_server_serves() {
+        assert!(open(Role::Master).serving());
+        assert!(open(Role::Replica).serving());
+        assert!(!Parts::default().serving());
+    }
+
+    #[test]
+    fn it_does_not_serve_when_anything_is_missing() {
+        type Case = (&'static str, fn(&mut Parts));
+        let cases: [Case; 7] = [
+            ("closed", |p| p.info.as_mut().unwrap().tcp_port = 0),
+            ("unassigned", |p| p.duty.role = Role::None),
+            ("in another role than assigned", |p| p.duty.role = Role::Replica),
+            ("fenced", |p| p.duty.fenced = Some(4)),
+            ("loading", |p| p.info.as_mut().unwrap().loading = true),
+            ("without a whole copy", |p| p.duty.complete = false),
+            ("withdrawn", |p| p.duty.withdrawn = true),
+        ];
+        for (name, change) in cases {
+            let mut parts = open(Role::Master);
+            change(&mut parts);
+            assert!(!parts.serving(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_newest_problem_and_the_first_work_are_shown() {
+        let mut parts = Parts::default();
+        parts.problem("a", "1".into());
+        parts.problem("b", "2".into());
+        parts.problem("a", "3".into());
+        assert_eq!(parts.problems.last().unwrap().1, "3");
+        parts.solved("a");
+        assert_eq!(parts.problems.last().unwrap().1, "2");
+        parts.work(Work::Uploading, "x", 1, 2);
+        parts.work(Work::Restoring, "y", 0, 0);
+        assert_eq!(parts.works.values().next().unwrap().what, "restoring");
+    }
+}

@@ -1,0 +1,357 @@
+//! What the agent is told at start: keys, defaults and checks, in one place. `main` reads it once, everything else receives typed
+//! values.
+//!
+//! Invariant: a [`Config`] that exists has passed all checks, also those between values.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use crate::api::{Address, Host};
+use crate::layers::{self, Effective, Key, Layers, Mistakes};
+use crate::process;
+use crate::record::Paths;
+use crate::redis::conf;
+use crate::secret::Secret;
+
+/// Everything the agent understands.
+pub const KEYS: &[Key] = &[
+    Key::value("zookeeper", "HOST:PORT,…", "ZooKeeper's servers, as a connect string"),
+    Key::value("zookeeper_root", "PATH", "ZooKeeper node below which all clusters keep their state").or("/aurora-redis"),
+    Key::value("zookeeper_session", "DURATION", "ZooKeeper session: how long a lost agent stays in the doors").or("6s"),
+    Key::value("cluster", "ROLE/ENV/JOB", "The cluster: the key of its Aurora job"),
+    Key::value("instance", "N", "Aurora instance number, {{mesos.instance}}"),
+    Key::value("task_id", "ID", "Aurora task id, {{thermos.task_id}}"),
+    Key::value("http_port", "PORT", "Port of the agent's HTTP server, {{thermos.ports[health]}}"),
+    Key::value(
+        "advertise_address",
+        "IP",
+        "Address that clients and peers reach this host under; by default the local address of the route to ZooKeeper",
+    ),
+    Key::value("host_id", "ID", "Identity of this host, the same for all its agents; by default the content of /etc/machine-id"),
+    Key::value("host_name", "NAME", "Aurora's name for this host; by default the advertised address"),
+    Key::value("sandbox", "DIR", "Directory for everything the agent writes; by default the current one"),
+    Key::value(
+        "secret_file",
+        "FILE",
+        "The cluster's secret (mode 0600, the same on every host); without it only loopback is served",
+    ),
+    Key::value("master_node", "PATH", "ZooKeeper node that holds the master's ip:port; by default <cluster's root>/master"),
+    Key::value(
+        "snapshots.uri",
+        "URI",
+        "Store of the snapshots: hdfs://NAMENODE[:PORT]/PATH or file:///PATH; without it none is kept",
+    ),
+    Key::value("redis.port", "PORT", "TCP port of redis-server, {{thermos.ports[redis]}}"),
+    Key::value("redis.server", "FILE", "The redis-server (or valkey-server) program").or("redis-server"),
+    Key::value(
+        "redis.server_uri",
+        "URI",
+        "Where to fetch the program from instead: hdfs://… or file://…; needs redis.server_sha256",
+    ),
+    Key::value("redis.server_sha256", "HEX", "SHA-256 of the program to fetch"),
+    Key::value("redis.password_file", "FILE", "File (mode 0600) with the password of clients; without it they need none"),
+    Key::table("redis.config", "Settings passed through to redis-server, e.g. maxmemory"),
+];
+
+/// The agent's settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Connect string.
+    pub zookeeper: String,
+    /// ZooKeeper session wished for.
+    pub zookeeper_session: std::time::Duration,
+    /// `role/env/job`.
+    pub cluster: String,
+    /// This cluster's nodes.
+    pub paths: Paths,
+    /// Node that holds the master's `ip:port`.
+    pub master_node: String,
+    /// Aurora instance number.
+    pub instance: u32,
+    /// Aurora task id.
+    pub task_id: String,
+    /// Where the server listens and what it announces.
+    pub redis: Address,
+    /// Where the agent listens.
+    pub http: Address,
+    /// This host.
+    pub host: Host,
+    /// Everything the agent writes is below.
+    pub sandbox: PathBuf,
+    /// The cluster's secret; absent where only loopback is served.
+    pub secret: Option<Secret>,
+    /// Store of the snapshots; absent when none are kept.
+    pub snapshots_uri: Option<String>,
+    /// The server program.
+    pub program: Program,
+    /// Password of clients; absent when they need none.
+    pub client_password: Option<String>,
+    /// Settings passed through, several lines for several values.
+    pub pass_through: BTreeMap<String, Vec<String>>,
+    /// All settings in force, for printing and serving.
+    pub effective: Effective,
+}
+
+/// Where the server program comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// A path, or a name looked up in `PATH`.
+    Path(PathBuf),
+    /// Fetched into the sandbox and checked.
+    Fetched {
+        /// `hdfs://…` or `file://…`.
+        uri: String,
+        /// SHA-256, hex.
+        sha256: String,
+    },
+}
+
+impl Config {
+    /// Reads all layers; every mistake at once.
+    pub fn read(matches: &clap::ArgMatches) -> Result<Config, Mistakes> {
+        Config::from_layers(Layers::read(KEYS, matches, None))
+    }
+
+    /// The clap command with every flag.
+    pub fn command() -> clap::Command {
+        let about = "Agent of one instance of a Redis cluster on Apache Aurora: supervises its redis-server";
+        layers::flags(KEYS, clap::Command::new("aurora-redis-agent").version(env!("CARGO_PKG_VERSION")).about(about))
+    }
+
+    /// Checks and converts the values of all layers.
+    pub fn from_layers(mut layers: Layers) -> Result<Config, Mistakes> {
+        let cluster = layers.required("cluster", "role/env/job", parse_cluster);
+        let zookeeper = layers.required("zookeeper", "HOST:PORT, several separated by commas", parse_zookeeper);
+        let node = "an absolute path of ZooKeeper, such as /aurora-redis";
+        let paths = Paths::new(&layers.required("zookeeper_root", node, parse_node), &cluster);
+        let master_node = layers.optional("master_node", node, parse_node).unwrap_or_else(|| paths.master());
+        let secret = layers.optional("secret_file", "a file of mode 0600 with at least 16 bytes", |file| {
+            Secret::load(Path::new(file), &cluster).map_err(chain)
+        });
+        let address = advertised(&mut layers, &zookeeper);
+        let host = host(&mut layers, &address);
+        let at = |port: u64| Address { host: address.clone(), port: port as u16 };
+        let mut config = Config {
+            zookeeper_session: layers.duration("zookeeper_session"),
+            instance: layers.number("instance", 0..=u64::from(u32::MAX)) as u32,
+            task_id: layers.required("task_id", "Aurora's task id", |text| Ok::<_, String>(text.to_owned())),
+            redis: at(layers.number("redis.port", 1..=65535)),
+            http: at(layers.number("http_port", 1..=65535)),
+            sandbox: sandbox(&mut layers),
+            snapshots_uri: layers.optional("snapshots.uri", "hdfs://NAMENODE[:PORT]/PATH or file:///PATH", parse_store),
+            program: program(&mut layers),
+            client_password: layers.optional("redis.password_file", "a file of mode 0600 with one line", load_password),
+            pass_through: pass_through(&mut layers),
+            effective: Effective::default(),
+            zookeeper,
+            cluster,
+            paths,
+            master_node,
+            host,
+            secret,
+        };
+        if config.redis.port == config.http.port && config.http.port != 0 {
+            layers.reject("http_port", "must differ from redis.port");
+        }
+        config.effective = layers.finish()?;
+        Ok(config)
+    }
+}
+
+/// The address others reach us under; without a secret only loopback may be served.
+fn advertised(layers: &mut Layers, zookeeper: &str) -> String {
+    let given = layers.optional("advertise_address", "an IP address of this host", |text| text.parse::<IpAddr>());
+    let address = given.or_else(|| if layers.is_set("advertise_address") { None } else { route_to(zookeeper) });
+    match address {
+        Some(ip) if ip.is_unspecified() => layers.reject("advertise_address", "nobody can reach this address"),
+        Some(ip) if !ip.is_loopback() && !layers.is_set("secret_file") => {
+            let why = format!("{ip} is no loopback address: without secret_file only loopback is served");
+            layers.reject("advertise_address", &why);
+        }
+        None if !layers.is_set("advertise_address") && !zookeeper.is_empty() => {
+            layers.reject("advertise_address", "not set, and no server of zookeeper resolves to an address with a route to it");
+        }
+        _ => {}
+    }
+    address.map(|ip| ip.to_string()).unwrap_or_default()
+}
+
+/// Our own address on the way to the first server that resolves. Sends nothing.
+fn route_to(zookeeper: &str) -> Option<IpAddr> {
+    zookeeper.split(',').find_map(|server| {
+        let server = server.to_socket_addrs().ok()?.next()?;
+        let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).ok()?;
+        socket.connect(server).ok()?;
+        socket.local_addr().ok().map(|address| address.ip())
+    })
+}
+
+fn host(layers: &mut Layers, address: &str) -> Host {
+    let text = |text: &str| Ok::<_, String>(text.to_owned());
+    let id = layers.optional("host_id", "a text", text);
+    let machine_id = || std::fs::read_to_string("/etc/machine-id").map(|id| id.trim().to_owned()).unwrap_or_default();
+    let name = layers.optional("host_name", "a text", text).unwrap_or_else(|| address.to_owned());
+    process::host(&id.unwrap_or_else(machine_id), &name)
+}
+
+fn sandbox(layers: &mut Layers) -> PathBuf {
+    let absolute = |text: &str| std::fs::canonicalize(text).and_then(|dir| if dir.is_dir() { Ok(dir) } else { Err(not_a_dir()) });
+    let given = layers.optional("sandbox", "a directory", absolute);
+    given.or_else(|| std::env::current_dir().ok()).unwrap_or_default()
+}
+
+fn not_a_dir() -> std::io::Error {
+    std::io::ErrorKind::NotADirectory.into()
+}
+
+fn program(layers: &mut Layers) -> Program {
+    let uri = layers.optional("redis.server_uri", "hdfs://NAMENODE[:PORT]/PATH or file:///PATH", parse_store);
+    let sha256 = layers.optional("redis.server_sha256", "64 hexadecimal digits", |text| match text.len() {
+        64 if text.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(text.to_ascii_lowercase()),
+        _ => Err("it is no SHA-256"),
+    });
+    for (one, other) in [("redis.server_uri", "redis.server_sha256"), ("redis.server_sha256", "redis.server_uri")] {
+        if layers.is_set(one) && !layers.is_set(other) {
+            layers.reject(other, &format!("must be set, for {one} is"));
+        }
+    }
+    let path = layers.required("redis.server", "a path, or a name in PATH", |text| Ok::<_, String>(PathBuf::from(text)));
+    match (uri, sha256) {
+        (Some(uri), Some(sha256)) => Program::Fetched { uri, sha256 },
+        _ => Program::Path(path),
+    }
+}
+
+/// `[redis.config]`: `a; b` gives two lines, for settings that stand several times (`client-output-buffer-limit`).
+fn pass_through(layers: &mut Layers) -> BTreeMap<String, Vec<String>> {
+    let table = layers.table("redis.config");
+    for (key, value) in &table {
+        if let Some(why) = conf::refuse(key).or_else(|| conf::refuse_value(value)) {
+            layers.reject(&format!("redis.config.{key}"), &why);
+        }
+    }
+    let boolean = |value: &str| match value {
+        "true" => "yes".to_owned(),
+        "false" => "no".to_owned(),
+        other => other.to_owned(),
+    };
+    table.into_iter().map(|(key, value)| (key, value.split("; ").map(boolean).collect())).collect()
+}
+
+fn parse_cluster(text: &str) -> Result<String, String> {
+    let fits =
+        |part: &str| (1..=255).contains(&part.len()) && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    match text.split('/').collect::<Vec<_>>()[..] {
+        [role, env, job] if [role, env, job].into_iter().all(fits) => Ok(text.into()),
+        [_, _, _] => Err("each part is 1 to 255 letters, digits, '-', '_' or '.'".into()),
+        _ => Err("it has not three parts".into()),
+    }
+}
+
+fn parse_zookeeper(text: &str) -> Result<String, String> {
+    for server in text.split(',') {
+        let port = server.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+        if !matches!(port, Some(Ok(1..))) {
+            return Err(format!("'{server}' is not HOST:PORT"));
+        }
+    }
+    Ok(text.into())
+}
+
+fn parse_node(text: &str) -> Result<String, String> {
+    let trimmed = text.trim_end_matches('/');
+    match trimmed.strip_prefix('/') {
+        Some(rest) if rest.split('/').all(|part| !part.is_empty() && part != "." && part != "..") => Ok(trimmed.into()),
+        _ => Err("it is not such a path".into()),
+    }
+}
+
+fn parse_store(text: &str) -> Result<String, String> {
+    match text.split_once("://") {
+        Some(("file", path)) if path.starts_with('/') => Ok(text.trim_end_matches('/').into()),
+        Some(("hdfs", rest)) if rest.find('/').is_some_and(|at| at > 0) => Ok(text.trim_end_matches('/').into()),
+        _ => Err("it is not such a URI".into()),
+    }
+}
+
+fn load_password(file: &str) -> Result<String, String> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(file).map_err(|error| error.to_string())?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(format!("its mode {mode:04o} lets others read it; run chmod 0600 {file}"));
+    }
+    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+    match text.trim() {
+        "" => Err("it holds no password".into()),
+        password if password.chars().any(char::is_control) => Err("it holds more than one line".into()),
+        password => Ok(password.to_owned()),
+    }
+}
+
+fn chain(error: impl std::error::Error) -> String {
+    let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+    format!("{error}{cause}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENOUGH: &str = "cluster = 'www/prod/cache'\nzookeeper = '127.0.0.1:2181'\ninstance = 2\ntask_id = 't'\nhttp_port = 81\n\
+                          host_id = 'h'\n[redis]\nport = 80\n";
+
+    fn read(text: &str) -> Result<Config, Mistakes> {
+        let mut layers = Layers::new(KEYS);
+        layers.file(Path::new("a.toml"), text);
+        Config::from_layers(layers)
+    }
+
+    #[test]
+    fn what_aurora_hands_over_is_enough() {
+        let config = read(ENOUGH).unwrap();
+        assert_eq!((config.redis.to_string(), config.http.to_string()), ("127.0.0.1:80".into(), "127.0.0.1:81".into()));
+        assert_eq!((config.host.host_id.as_str(), config.host.name.as_str()), ("h", "127.0.0.1"));
+        assert_eq!(config.master_node, "/aurora-redis/www/prod/cache/master");
+        assert_eq!(config.program, Program::Path("redis-server".into()));
+        assert!(config.sandbox.is_absolute());
+    }
+
+    #[test]
+    fn settings_are_passed_through_as_redis_writes_them() {
+        let text = format!("{ENOUGH}[redis.config]\nmaxmemory = '1gb'\nactivedefrag = true\n");
+        let config = read(&text).unwrap();
+        assert_eq!(config.pass_through["maxmemory"], ["1gb"]);
+        assert_eq!(config.pass_through["activedefrag"], ["yes"]);
+    }
+
+    #[test]
+    fn mistakes_are_reported_together() {
+        let text = "cluster = 'www/prod'\nzookeeper = '127.0.0.1:1'\ninstance = -1\nhttp_port = 81\nadvertise_address = '10.0.0.1'\n\
+                    sandbox = '/nonexistent'\n[redis]\nport = 81\nserver_uri = 'ftp://x'\n[redis.config]\nport = 7\n'a b' = 1\n";
+        let found = read(text).expect_err("mistakes").0;
+        for part in [
+            "a.toml:1: cluster = \"www/prod\": it has not three parts",
+            "instance = \"-1\"",
+            "task_id: not set",
+            "advertise_address = \"10.0.0.1\": 10.0.0.1 is no loopback address",
+            "sandbox = \"/nonexistent\"",
+            "http_port = \"81\": must differ",
+            "redis.server_uri = \"ftp://x\"",
+            "redis.server_sha256: must be set",
+            "redis.config.port = \"7\": managed by the agent: servers start closed",
+            "redis.config.a b",
+        ] {
+            assert!(found.iter().any(|line| line.contains(part)), "{part} in {found:#?}");
+        }
+        assert_eq!(found.len(), 10, "{found:#?}");
+    }
+
+    #[test]
+    fn flags_have_distinct_names_and_the_ones_aurora_passes_exist() {
+        let command = Config::command();
+        command.clone().debug_assert();
+        let line = "x --zookeeper a:1 --cluster a/b/c --instance 1 --task-id t --redis-port 2 --http-port 3 --redis-config a=b";
+        command.try_get_matches_from(line.split(' ')).unwrap();
+    }
+}

@@ -1,0 +1,244 @@
+//! The doors in ZooKeeper: where clients find the master and the replicas. Ephemeral nodes of this agent, made again after a lost session.
+//!
+//! Invariants: they stand only while the server serves, the master's only while the record names this very run; nothing here ever stops or
+//! changes the server: without ZooKeeper clients that know the way go on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aurora::serverset::{Endpoint, MEMBER_PREFIX, Member};
+use tokio::sync::watch;
+use zookeeper_client as zkc;
+
+use crate::api::Role;
+use crate::node::Node;
+use crate::zk::{self, Session};
+
+/// Own nodes are looked after this often, for others can delete them.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Longest wait for the withdrawal before a server is stopped: ZooKeeper may be away.
+const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What is published at the moment.
+#[derive(Debug)]
+pub(crate) struct Doors {
+    published: watch::Sender<bool>,
+}
+
+impl Default for Doors {
+    fn default() -> Doors {
+        Doors { published: watch::channel(false).0 }
+    }
+}
+
+impl Doors {
+    /// Waits until nothing is published any more, as far as ZooKeeper answers.
+    pub async fn withdrawn(&self) {
+        let mut published = self.published.subscribe();
+        let gone = published.wait_for(|published| !published);
+        if tokio::time::timeout(WITHDRAW_TIMEOUT, gone).await.is_err() {
+            tracing::warn!("ZooKeeper does not take the doors away now; they go with the session");
+        }
+    }
+}
+
+/// Nodes of ours in the present session.
+#[derive(Debug, Default)]
+struct Open {
+    session: Option<zkc::SessionId>,
+    role: Role,
+    paths: Vec<String>,
+    /// A call failed: there may be a node that `paths` does not know.
+    unsure: bool,
+}
+
+/// Runs for as long as the agent does.
+pub(crate) async fn run(node: Arc<Node>) {
+    let (mut states, mut records, mut sessions) = (node.subscribe(), node.records.subscribe(), node.keeper.sessions());
+    let mut open = Open::default();
+    let mut looked = tokio::time::Instant::now();
+    loop {
+        let session = sessions.borrow_and_update().clone();
+        states.borrow_and_update();
+        records.borrow_and_update();
+        let wanted = wanted(&node);
+        let look = looked.elapsed() > LOOK_EVERY;
+        let result = match session {
+            Session::Up(client) => arrange(&node, &client, wanted, &mut open, look).await,
+            Session::Down(_) => {
+                open = Open::default();
+                Ok(())
+            }
+        };
+        open.unsure |= result.is_err();
+        if look {
+            looked = tokio::time::Instant::now();
+        }
+        node.doors.published.send_replace(!open.paths.is_empty());
+        let pause = match &result {
+            Ok(()) => LOOK_EVERY,
+            Err(error) => {
+                tracing::warn!(error = crate::ops::chain(error), ?wanted, "the doors in ZooKeeper are not as they should be");
+                RETRY_AFTER
+            }
+        };
+        tokio::select! {
+            _ = states.changed() => {}
+            _ = records.changed() => {}
+            _ = sessions.changed() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// The role to be published as, or none.
+fn wanted(node: &Node) -> Role {
+    let state = node.state();
+    let linked = state.redis.as_ref().is_some_and(|redis| redis.link == Some(true) && !redis.syncing);
+    match state.role {
+        Role::Master if node.in_office() => Role::Master,
+        Role::Replica if state.serving && linked => Role::Replica,
+        _ => Role::None,
+    }
+}
+
+async fn arrange(node: &Node, client: &zkc::Client, wanted: Role, open: &mut Open, look: bool) -> Result<(), zk::Error> {
+    if open.session != Some(client.session_id()) {
+        *open = Open { session: Some(client.session_id()), ..Open::default() };
+    }
+    if open.role != wanted {
+        while let Some(path) = open.paths.last() {
+            delete(client, path).await?;
+            open.paths.pop();
+        }
+        if open.unsure {
+            sweep(node, client).await?;
+            open.unsure = false;
+        }
+        open.role = wanted;
+    } else if look {
+        let mut standing = Vec::new();
+        for path in &open.paths {
+            if zk::call("look at", path, client.check_stat(path)).await?.is_some() {
+                standing.push(path.clone());
+            }
+        }
+        open.paths = standing;
+    }
+    let complete = match wanted {
+        Role::Master => 2,
+        Role::Replica => 1,
+        Role::None => 0,
+    };
+    if open.paths.len() < complete {
+        publish(node, client, open).await?;
+        tracing::info!(role = ?wanted, paths = ?open.paths, "published in ZooKeeper");
+    }
+    Ok(())
+}
+
+/// Makes the nodes that are missing.
+async fn publish(node: &Node, client: &zkc::Client, open: &mut Open) -> Result<(), zk::Error> {
+    open.paths.clear();
+    let master = open.role == Role::Master;
+    if master {
+        open.paths.push(take_node(client, &node.config.master_node, &node.config.redis.to_string()).await?);
+    }
+    let dir = if master { node.config.paths.master_serverset() } else { node.config.paths.replicas_serverset() };
+    open.paths.push(join(node, client, &dir, master).await?);
+    Ok(())
+}
+
+/// Deletes every node of this session, whatever is known of it.
+async fn sweep(node: &Node, client: &zkc::Client) -> Result<(), zk::Error> {
+    let paths = &node.config.paths;
+    let mut candidates = vec![node.config.master_node.clone()];
+    for dir in [paths.master_serverset(), paths.replicas_serverset()] {
+        match zk::call("list", &dir, client.list_children(&dir)).await {
+            Ok(names) => candidates.extend(names.iter().map(|name| format!("{dir}/{name}"))),
+            Err(zk::Error::Call { source: zkc::Error::NoNode, .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    for path in candidates {
+        let stat = zk::call("look at", &path, client.check_stat(&path)).await?;
+        if stat.is_some_and(|stat| stat.ephemeral_owner == client.session_id().0) {
+            delete(client, &path).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The original node: one name, so whoever holds it without being named by the record makes room.
+async fn take_node(client: &zkc::Client, path: &str, content: &str) -> Result<String, zk::Error> {
+    ensure_parent(client, path).await?;
+    let options = zkc::CreateMode::Ephemeral.with_acls(zkc::Acls::anyone_all());
+    for _ in 0..3 {
+        match zk::call("make", path, client.create(path, content.as_bytes(), &options)).await {
+            Ok(_) => return Ok(path.to_owned()),
+            Err(zk::Error::Call { source: zkc::Error::NodeExists, .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let read = zk::call("read", path, client.get_data(path)).await;
+        if let Ok((data, stat)) = &read
+            && stat.ephemeral_owner == client.session_id().0
+            && data == content.as_bytes()
+        {
+            return Ok(path.to_owned());
+        }
+        tracing::info!(path, "replacing the node of an earlier master");
+        delete(client, path).await?;
+    }
+    Err(zk::Error::Content { path: path.into(), expected: "free name", message: "others keep making it".into() })
+}
+
+/// A member of ours in a serverset. Those of dead predecessors are removed: in the master's set everybody's (the record names us), else those
+/// of our own address.
+async fn join(node: &Node, client: &zkc::Client, dir: &str, alone: bool) -> Result<String, zk::Error> {
+    zk::ensure(client, dir).await?;
+    let member = member(node);
+    let mut own = None;
+    for name in zk::call("list", dir, client.list_children(dir)).await? {
+        let path = format!("{dir}/{name}");
+        let (data, stat) = match zk::call("read", &path, client.get_data(&path)).await {
+            Ok(read) => read,
+            Err(zk::Error::Call { source: zkc::Error::NoNode, .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        let parsed = Member::parse(&data).ok();
+        if stat.ephemeral_owner == client.session_id().0 && parsed.as_ref() == Some(&member) && own.is_none() {
+            own = Some(path);
+        } else if alone || parsed.is_some_and(|m| m.service_endpoint == member.service_endpoint) {
+            delete(client, &path).await?;
+        }
+    }
+    if let Some(path) = own {
+        return Ok(path);
+    }
+    let options = zkc::CreateMode::EphemeralSequential.with_acls(zkc::Acls::anyone_all());
+    let prefix = format!("{dir}/{MEMBER_PREFIX}");
+    let (_, sequence) = zk::call("make", &prefix, client.create(&prefix, &member.to_json(), &options)).await?;
+    Ok(format!("{prefix}{sequence}"))
+}
+
+fn member(node: &Node) -> Member {
+    let endpoint = |address: &crate::api::Address| Endpoint { host: address.host.clone(), port: address.port };
+    let others = BTreeMap::from([("health".to_owned(), endpoint(&node.config.http))]);
+    Member::alive(endpoint(&node.config.redis), others, Some(node.config.instance))
+}
+
+async fn ensure_parent(client: &zkc::Client, path: &str) -> Result<(), zk::Error> {
+    match path.rsplit_once('/') {
+        Some((parent, _)) if !parent.is_empty() => zk::ensure(client, parent).await,
+        _ => Ok(()),
+    }
+}
+
+async fn delete(client: &zkc::Client, path: &str) -> Result<(), zk::Error> {
+    match zk::call("delete", path, client.delete(path, None)).await {
+        Ok(()) | Err(zk::Error::Call { source: zkc::Error::NoNode, .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,167 @@
+//! Notices every dump that the server finishes, and saves it from being overwritten by the next one.
+//!
+//! A dump is a new `dump.rdb` together with a move of the server's own count of finished saves; a file that a full sync left is none.
+//! It is hard-linked into the spool at once, so nothing that Redis does later can touch it.
+
+use std::io;
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::Epoch;
+use crate::files::{self, Mark};
+use crate::memory::DumpNote;
+use crate::node::{Node, now_ms};
+use crate::redis::info::Info;
+use crate::server::Server;
+
+/// What is known of a spooled dump beside the file itself, kept next to it as JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ticket {
+    /// Assigned epoch of the server.
+    pub epoch: Epoch,
+    /// The server's version.
+    pub server_version: String,
+    /// Backup request it answers, if any.
+    pub request_id: Option<String>,
+    /// When it was finished, Unix time in milliseconds.
+    pub created_ms: u64,
+    /// How long Redis took, milliseconds.
+    pub duration_ms: u64,
+    /// Keys per database when it was noticed.
+    pub keys: std::collections::BTreeMap<u32, u64>,
+}
+
+/// The server's counters and file as last seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Last {
+    run_id: String,
+    saves: Option<u64>,
+    last_save_s: u64,
+    mark: Option<Mark>,
+    /// Inode of the file that was there when the server started, or was spooled last.
+    taken: Option<u64>,
+}
+
+/// Follows the dumps of the running server.
+#[derive(Debug, Default)]
+pub(crate) struct Tracker {
+    last: Mutex<Option<Last>>,
+    request: Mutex<Option<String>>,
+}
+
+impl Tracker {
+    /// The next dump that is noticed answers this backup request.
+    pub fn expect(&self, request_id: Option<String>) {
+        *self.request.lock().expect("no panic while locked") = request_id;
+    }
+}
+
+/// Looks for a new dump, given a fresh answer of the server.
+pub(crate) fn notice(node: &Node, server: &Server, info: &Info, assigned: Epoch) {
+    let mark = match files::mark(&node.places.dump()) {
+        Ok(mark) => mark,
+        Err(error) => return node.change(|parts| parts.problem("dumps", format!("cannot look at the dump: {error}"))),
+    };
+    let mut last = node.dumps.last.lock().expect("no panic while locked");
+    let now = Last {
+        run_id: info.run_id.clone(),
+        saves: info.saves,
+        last_save_s: info.last_save_s,
+        mark,
+        taken: last.as_ref().and_then(|l| l.taken),
+    };
+    let Some(before) = last.as_ref().filter(|before| before.run_id == now.run_id) else {
+        *last = Some(Last { taken: mark.map(|m| m.inode), ..now });
+        return;
+    };
+    if mark.map(|m| m.inode) != before.mark.map(|m| m.inode) {
+        note_inode(node, mark, assigned);
+    }
+    let (finished, missed) = finished_between(before, &now);
+    let fresh = mark.filter(|m| Some(m.inode) != before.taken);
+    let mut next = now;
+    if finished && let Some(mark) = fresh {
+        next.taken = Some(mark.inode);
+        spool(node, server, info, assigned, missed);
+    } else if finished && fresh.is_none() {
+        // The counter moved and the file is not there yet to be seen: look again.
+        (next.saves, next.last_save_s) = (before.saves, before.last_save_s);
+    }
+    *last = Some(next);
+}
+
+/// Whether a save has finished since, and how many more than one.
+fn finished_between(before: &Last, now: &Last) -> (bool, u64) {
+    match (before.saves, now.saves) {
+        (Some(b), Some(n)) => (n > b, n.saturating_sub(b).saturating_sub(1)),
+        _ => (now.last_save_s != before.last_save_s, 0),
+    }
+}
+
+fn note_inode(node: &Node, mark: Option<Mark>, epoch: Epoch) {
+    let note = mark.map(|m| DumpNote { inode: m.inode, epoch });
+    if let Err(error) = node.notebook.change(|memory| memory.dump = note) {
+        node.change(|parts| parts.problem("memory", error.to_string()));
+    }
+}
+
+fn spool(node: &Node, server: &Server, info: &Info, assigned: Epoch, missed: u64) {
+    if node.store.is_none() {
+        return;
+    }
+    let request_id = node.dumps.request.lock().expect("no panic while locked").take();
+    let ticket = Ticket {
+        epoch: assigned,
+        server_version: server.version.to_string(),
+        request_id,
+        created_ms: now_ms(),
+        duration_ms: info.last_save_took_s * 1000,
+        keys: info.databases.clone(),
+    };
+    match link(node, &ticket) {
+        Ok(()) => {
+            node.change(|parts| {
+                parts.solved("dumps");
+                parts.uploads.superseded += missed;
+            });
+            node.uploads.added(node);
+        }
+        Err(error) => {
+            let text = format!("a finished dump could not be put into the spool: {error}");
+            node.change(|parts| {
+                if let Some(request) = &ticket.request_id {
+                    parts.uploads.failed_request = Some((request.clone(), text.clone()));
+                }
+                parts.problem("dumps", text);
+            });
+        }
+    }
+}
+
+/// Links the dump under the next free number; the ticket goes first, so that a dump in the spool always has one.
+fn link(node: &Node, ticket: &Ticket) -> io::Result<()> {
+    let spool = node.places.spool();
+    let number = (ticket.created_ms..).find(|n| !spool.join(format!("{n}.json")).exists()).expect("some number is free");
+    std::fs::write(spool.join(format!("{number}.json")), serde_json::to_vec(ticket)?)?;
+    std::fs::hard_link(node.places.dump(), spool.join(format!("{number}.rdb")))?;
+    files::sync_dir(&spool)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn last(saves: Option<u64>, last_save_s: u64) -> Last {
+        Last { run_id: "r".into(), saves, last_save_s, mark: None, taken: None }
+    }
+
+    #[test]
+    fn a_save_is_seen_by_its_counter_and_without_one_by_its_time() {
+        assert_eq!(finished_between(&last(Some(1), 5), &last(Some(1), 5)), (false, 0));
+        assert_eq!(finished_between(&last(Some(1), 5), &last(Some(2), 5)), (true, 0));
+        assert_eq!(finished_between(&last(Some(1), 5), &last(Some(4), 9)), (true, 2));
+        assert_eq!(finished_between(&last(None, 5), &last(None, 5)), (false, 0));
+        assert_eq!(finished_between(&last(None, 5), &last(None, 6)), (true, 0));
+    }
+}

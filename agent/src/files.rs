@@ -1,0 +1,224 @@
+//! The agent's places in the sandbox, and what happens to old data there: it is set aside, never deleted, as far as it may be the newest.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::api::Epoch;
+use crate::redis::conf::{DUMP, SOCKET};
+use crate::snapshot;
+
+/// Copies set aside that are kept, the newest ones.
+const MAX_ASIDE: usize = 4;
+/// The server's output is cut when it is longer; the part before is kept once.
+const MAX_LOG_BYTES: u64 = 8 << 20;
+
+/// Places below the sandbox.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    sandbox: PathBuf,
+}
+
+impl Places {
+    /// Makes the directories, for the owner only.
+    pub fn prepare(sandbox: &Path) -> io::Result<Places> {
+        let places = Places { sandbox: sandbox.to_owned() };
+        for dir in [places.data(), places.spool()] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        }
+        Ok(places)
+    }
+
+    /// The agent's memory.
+    pub fn memory(&self) -> PathBuf {
+        self.sandbox.join("agent.json")
+    }
+    /// The server's directory.
+    pub fn data(&self) -> PathBuf {
+        self.sandbox.join("redis")
+    }
+    /// The dump in the server's directory.
+    pub fn dump(&self) -> PathBuf {
+        self.data().join(DUMP)
+    }
+    /// Dumps waiting for their upload.
+    pub fn spool(&self) -> PathBuf {
+        self.sandbox.join("spool")
+    }
+    /// Where a fetched program goes.
+    pub fn programs(&self) -> PathBuf {
+        self.sandbox.join("bin")
+    }
+    /// Where a snapshot is fetched to, before it becomes the dump.
+    pub fn incoming(&self) -> PathBuf {
+        self.sandbox.join("incoming")
+    }
+    /// The server's output.
+    pub fn log(&self) -> PathBuf {
+        self.sandbox.join("redis.log")
+    }
+    fn asides(&self) -> PathBuf {
+        self.sandbox.join("aside")
+    }
+
+    /// A new place for data of `epoch` that is set aside at `now_ms`.
+    pub fn make_aside(&self, epoch: Epoch, now_ms: u64) -> io::Result<PathBuf> {
+        let name = format!("{epoch:010}-{}", snapshot::utc(now_ms));
+        let free = |n: usize| self.asides().join(if n == 0 { name.clone() } else { format!("{name}.{n}") });
+        let place = (0..).map(free).find(|place| !place.exists()).expect("some number is free");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&place)?;
+        Ok(place)
+    }
+
+    /// Moves everything the server's directory holds into a new place aside; `None` when it holds nothing.
+    pub fn set_data_aside(&self, epoch: Epoch, now_ms: u64) -> io::Result<Option<PathBuf>> {
+        self.remove_leftovers()?;
+        let held: Vec<_> = fs::read_dir(self.data())?.collect::<Result<_, _>>()?;
+        if held.is_empty() {
+            return Ok(None);
+        }
+        let place = self.make_aside(epoch, now_ms)?;
+        for entry in held {
+            fs::rename(entry.path(), place.join(entry.file_name()))?;
+        }
+        sync_dir(&self.data())?;
+        self.prune_asides()?;
+        Ok(Some(place))
+    }
+
+    /// Removes what a killed server leaves: unfinished dumps and its socket.
+    pub fn remove_leftovers(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.data())? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name == SOCKET || (name.starts_with("temp-") && name.ends_with(".rdb")) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes copies set aside beyond the newest few.
+    pub fn prune_asides(&self) -> io::Result<()> {
+        let mut asides: Vec<(std::time::SystemTime, PathBuf)> = Vec::new();
+        for entry in fs::read_dir(self.asides())? {
+            let entry = entry?;
+            asides.push((entry.metadata()?.modified()?, entry.path()));
+        }
+        asides.sort();
+        for (_, old) in asides.iter().rev().skip(MAX_ASIDE) {
+            tracing::info!(path = %old.display(), "deleting a copy set aside long ago");
+            fs::remove_dir_all(old)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the server's output for appending.
+    pub fn open_log(&self) -> io::Result<File> {
+        OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(self.log())
+    }
+
+    /// Keeps the server's output bounded. The server holds the file open, so it is copied and cut, not renamed.
+    pub fn bound_log(&self) -> io::Result<()> {
+        if fs::metadata(self.log())?.len() > MAX_LOG_BYTES {
+            fs::copy(self.log(), self.sandbox.join("redis.log.1"))?;
+            OpenOptions::new().write(true).open(self.log())?.set_len(0)?;
+        }
+        Ok(())
+    }
+
+    /// The server's last words, for an error message.
+    pub fn log_tail(&self) -> String {
+        let text = read_tail(&self.log(), 4096).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        lines[lines.len().saturating_sub(4)..].join(" | ")
+    }
+}
+
+fn read_tail(path: &Path, bytes: u64) -> io::Result<String> {
+    use std::io::{Read, Seek};
+    let mut file = File::open(path)?;
+    let from = file.metadata()?.len().saturating_sub(bytes);
+    file.seek(io::SeekFrom::Start(from))?;
+    let mut tail = Vec::new();
+    file.take(bytes).read_to_end(&mut tail)?;
+    Ok(String::from_utf8_lossy(&tail).into_owned())
+}
+
+/// Makes renames and links in a directory survive a crash.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Identity of a file's content as far as the file system tells: a new dump is a new inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub inode: u64,
+    pub bytes: u64,
+    pub modified_ns: i128,
+}
+
+/// The mark of a file; `None` when it is absent.
+pub(crate) fn mark(path: &Path) -> io::Result<Option<Mark>> {
+    match fs::metadata(path) {
+        Ok(m) => Ok(Some(Mark {
+            inode: m.ino(),
+            bytes: m.len(),
+            modified_ns: i128::from(m.mtime()) * 1_000_000_000 + i128::from(m.mtime_nsec()),
+        })),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places() -> (PathBuf, Places) {
+        let dir = std::env::temp_dir().join(format!("files-{}", uuid::Uuid::new_v4()));
+        fs::create_dir(&dir).unwrap();
+        (dir.clone(), Places::prepare(&dir).unwrap())
+    }
+
+    #[test]
+    fn old_data_is_moved_aside_and_leftovers_are_not_kept() {
+        let (dir, places) = places();
+        assert_eq!(places.set_data_aside(3, 0).unwrap(), None);
+        fs::write(places.dump(), "old").unwrap();
+        fs::write(places.data().join("temp-12.rdb"), "half").unwrap();
+        let aside = places.set_data_aside(3, 0).unwrap().unwrap();
+        assert_eq!(aside, dir.join("aside/0000000003-19700101T000000Z"));
+        assert_eq!(fs::read_to_string(aside.join(DUMP)).unwrap(), "old");
+        assert_eq!(fs::read_dir(places.data()).unwrap().count(), 0);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn only_the_newest_copies_aside_are_kept() {
+        let (dir, places) = places();
+        for n in 0..7 {
+            fs::write(places.dump(), n.to_string()).unwrap();
+            places.set_data_aside(1, n * 1000).unwrap().unwrap();
+        }
+        let mut kept: Vec<String> =
+            fs::read_dir(places.asides()).unwrap().map(|e| fs::read_to_string(e.unwrap().path().join(DUMP)).unwrap()).collect();
+        kept.sort();
+        assert_eq!(kept, ["3", "4", "5", "6"]);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn the_log_is_bounded_and_its_end_readable() {
+        let (dir, places) = places();
+        drop(places.open_log().unwrap());
+        assert_eq!(places.log_tail(), "");
+        fs::write(places.log(), "x\n".repeat(5 << 20)).unwrap();
+        places.bound_log().unwrap();
+        assert_eq!(fs::metadata(places.log()).unwrap().len(), 0);
+        fs::write(places.log(), "a\nb\n\nc\nd\ne\n").unwrap();
+        assert_eq!(places.log_tail(), "b | c | d | e");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

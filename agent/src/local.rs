@@ -1,0 +1,51 @@
+//! The dump that lies in the sandbox while no server runs: what a server could start from here.
+
+use std::path::Path;
+
+use crate::api::LocalDump;
+use crate::files::{self, Mark};
+use crate::node::Node;
+use crate::rdb;
+
+/// Checks the dump and shows it. Reads the whole file, off the runtime.
+pub(crate) async fn inspect(node: &Node) {
+    let path = node.places.dump();
+    let found = match files::mark(&path) {
+        Ok(None) => Ok(None),
+        Ok(Some(mark)) => check(&path).await.map(|checked| Some(describe(node, mark, &checked))),
+        Err(error) => Err(error.to_string()),
+    };
+    node.change(|parts| match found {
+        Ok(local) => {
+            parts.local = local;
+            parts.solved("local");
+        }
+        Err(why) => {
+            parts.local = None;
+            parts.problem("local", format!("the dump in the sandbox is of no use: {why}"));
+        }
+    });
+}
+
+/// Reads and checks a dump, off the runtime; the error says what is wrong and where.
+pub(crate) async fn check(path: &Path) -> Result<rdb::Checked, String> {
+    let owned = path.to_owned();
+    let checked = tokio::task::spawn_blocking(move || rdb::check_file(&owned)).await;
+    match checked {
+        Ok(Ok(Ok(checked))) => Ok(checked),
+        Ok(Ok(Err(error))) => Err(format!("{}: {error}", path.display())),
+        Ok(Err(error)) => Err(format!("{}: {error}", path.display())),
+        Err(error) => Err(format!("{}: the check was broken off: {error}", path.display())),
+    }
+}
+
+fn describe(node: &Node, mark: Mark, checked: &rdb::Checked) -> LocalDump {
+    let note = node.notebook.get().dump.filter(|note| note.inode == mark.inode);
+    LocalDump {
+        sha256: checked.sums.sha256.to_string(),
+        bytes: checked.sums.bytes,
+        position: checked.rdb.position.clone(),
+        epoch: note.map_or(0, |note| note.epoch),
+        created_s: checked.rdb.created_s.unwrap_or(0),
+    }
+}

@@ -1,0 +1,229 @@
+//! The agent's hub: what its tasks share, and the one place where a change becomes visible.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+
+use crate::api::{self, Role, State};
+use crate::board::{self, Duty, Parts};
+use crate::config::Config;
+use crate::doors::Doors;
+use crate::dumps;
+use crate::files::Places;
+use crate::gate::{Known, Read};
+use crate::lag::MasterOffset;
+use crate::local;
+use crate::memory::Notebook;
+use crate::ops::Restoring;
+use crate::probe;
+use crate::program::ProgramSlot;
+use crate::records::{self, Records};
+use crate::redis::info::Info;
+use crate::server::Server;
+use crate::spawn::Spawner;
+use crate::store::Store;
+use crate::uploads;
+use crate::zk::Keeper;
+
+/// What the agent's tasks share.
+pub(crate) struct Node {
+    pub config: Config,
+    pub places: Places,
+    pub notebook: Notebook,
+    pub keeper: Keeper,
+    pub records: Records,
+    pub spawner: Spawner,
+    pub program: ProgramSlot,
+    pub dumps: dumps::Tracker,
+    /// Held while a command is carried out: one at a time.
+    pub turn: tokio::sync::Mutex<()>,
+    /// The restore under way.
+    pub restoring: Mutex<Option<Restoring>>,
+    /// Request id of the backup whose dump is being made.
+    pub backing_up: Mutex<Option<String>>,
+    /// Where snapshots are kept; absent when none are.
+    pub store: Option<Store>,
+    pub uploads: uploads::Queue,
+    pub doors: Doors,
+    pub master_offset: MasterOffset,
+    agent: api::Agent,
+    parts: Mutex<Parts>,
+    state: watch::Sender<State>,
+}
+
+impl Node {
+    /// The hub, before any task runs.
+    pub fn new(
+        config: Config,
+        places: Places,
+        notebook: Notebook,
+        keeper: Keeper,
+        spawner: Spawner,
+        store: Option<Store>,
+    ) -> Arc<Node> {
+        let (pid, start_ticks) = crate::process::myself();
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let agent = api::Agent { address: Some(config.http.clone()), pid, start_ticks, version };
+        let records = Records::new(keeper.clone(), config.paths.record());
+        let program = ProgramSlot::new(&config.program);
+        let state = watch::channel(board::render(&Parts::default(), &notebook.get(), &config, &agent)).0;
+        Arc::new(Node {
+            places,
+            notebook,
+            keeper,
+            records,
+            spawner,
+            program,
+            dumps: dumps::Tracker::default(),
+            turn: tokio::sync::Mutex::new(()),
+            restoring: Mutex::new(None),
+            backing_up: Mutex::new(None),
+            store,
+            uploads: uploads::Queue::default(),
+            doors: Doors::default(),
+            master_offset: MasterOffset::default(),
+            agent,
+            parts: Mutex::new(Parts::default()),
+            state,
+            config,
+        })
+    }
+
+    /// Changes parts of what the agent says, and says it.
+    pub fn change(&self, change: impl FnOnce(&mut Parts)) {
+        let mut parts = self.parts.lock().expect("no panic while locked");
+        change(&mut parts);
+        let now = board::render(&parts, &self.notebook.get(), &self.config, &self.agent);
+        self.state.send_if_modified(|state| {
+            let changed = *state != now;
+            *state = now;
+            changed
+        });
+    }
+
+    /// A look at the parts.
+    pub fn look<T>(&self, look: impl FnOnce(&Parts) -> T) -> T {
+        look(&self.parts.lock().expect("no panic while locked"))
+    }
+
+    /// The state of the moment.
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Follows the state.
+    pub fn subscribe(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// The running server.
+    pub fn server(&self) -> Option<Arc<Server>> {
+        self.look(|parts| parts.server.clone())
+    }
+
+    /// What the gate needs to know.
+    pub fn known(&self) -> Known {
+        let memory = self.notebook.get();
+        let read = self.records.get().map(|seen| Read {
+            cluster_id: seen.record.cluster_id.clone(),
+            generation: seen.record.generation.clone(),
+            version: seen.version,
+        });
+        Known {
+            record: read,
+            task_id: self.config.task_id.clone(),
+            epoch: memory.epoch,
+            record_version: memory.record_version,
+            run_id: self.server().map(|server| server.run_id().to_owned()),
+            dead: memory.deaths.iter().map(|death| death.run_id.clone()).collect(),
+            stopping: self.look(|parts| parts.stopping),
+        }
+    }
+
+    /// Whether this server is the master by its own state and, as far as the record was read, by the record.
+    pub fn in_office(&self) -> bool {
+        let state = self.state();
+        let run_id = state.redis.as_ref().map_or("", |redis| redis.run_id.as_str());
+        let seen = self.records.get();
+        state.serving && state.role == Role::Master && records::names(seen.as_deref(), &self.config.task_id, run_id)
+    }
+
+    /// Takes charge of a server just started: it is watched and probed from now on.
+    pub fn install(self: &Arc<Node>, server: &Arc<Server>, complete: bool) {
+        self.change(|parts| {
+            parts.server = Some(server.clone());
+            parts.info = None;
+            parts.answering = false;
+            parts.duty = Duty { complete, ..Duty::default() };
+            parts.local = None;
+            parts.solved("server");
+        });
+        tokio::spawn(watch_over(self.clone(), server.clone()));
+        tokio::spawn(probe::run(self.clone(), server.clone()));
+    }
+
+    /// Waits until the death of `server` is in the state.
+    pub async fn without(&self, server: &Arc<Server>) {
+        let mut state = self.subscribe();
+        let gone = state.wait_for(|state| state.redis.as_ref().is_none_or(|redis| redis.pid != server.pid));
+        if tokio::time::timeout(Duration::from_secs(5), gone).await.is_err() {
+            tracing::error!(pid = server.pid, "a dead server is still in the state");
+        }
+    }
+
+    /// Takes in an answer of the running server.
+    pub fn observe(&self, server: &Arc<Server>, info: Info) {
+        server.name(&info.run_id);
+        let epoch = self.look(|parts| parts.duty.epoch);
+        dumps::notice(self, server, &info, epoch);
+        self.change(|parts| {
+            if !parts.server.as_ref().is_some_and(|current| Arc::ptr_eq(current, server)) {
+                return;
+            }
+            probe::show_progress(parts, server, &info);
+            parts.duty.complete |= info.link == Some(true) && !info.syncing && !info.loading;
+            parts.answering = true;
+            parts.info = Some(info);
+        });
+    }
+
+    /// Reads the server's `INFO` now, so that what is said next is fresh.
+    pub async fn refresh(&self, server: &Arc<Server>) -> Result<(), crate::redis::connection::Error> {
+        let info = server.info(Duration::from_secs(2)).await?;
+        self.observe(server, info);
+        Ok(())
+    }
+}
+
+/// Waits for a server's death and says so: evidence for a failover.
+async fn watch_over(node: Arc<Node>, server: Arc<Server>) {
+    let proof = server.clone().watch_over().await;
+    tracing::warn!(pid = server.pid, run_id = server.run_id(), proof, "redis-server is dead");
+    let death = api::Death { run_id: server.run_id().to_owned(), proof: proof.clone(), at_ms: now_ms() };
+    let noted = node.notebook.change(|memory| {
+        memory.note_death(death);
+        memory.server = None;
+    });
+    let unassigned = node.look(|parts| parts.duty.role == Role::None && !parts.stopping && !parts.duty.withdrawn);
+    let last_words = node.places.log_tail();
+    node.change(|parts| {
+        parts.server = None;
+        parts.info = None;
+        parts.duty = Duty::default();
+        parts.works.retain(|work, _| !matches!(work, board::Work::Loading | board::Work::Saving));
+        if let Err(error) = &noted {
+            parts.problem("memory", error.to_string());
+        }
+        if unassigned {
+            let why = format!("the server ended before it was assigned ({proof}): {last_words}");
+            parts.failed_source = Some(api::FailedSource { source: server.birth.source.clone(), definite: false, why });
+        }
+    });
+    local::inspect(&node).await;
+}
+
+/// Unix time, milliseconds.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}

@@ -1,0 +1,59 @@
+//! `fence`: makes sure that the server takes no writes, keeping its data and position. What does not answer is killed, with proof.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::promote::is_write_refused;
+use super::{Done, Halt, failed, from_redis};
+use crate::api::Stamp;
+use crate::node::Node;
+use crate::redis::connection::Error;
+use crate::server::Server;
+
+const LIMIT: Duration = Duration::from_secs(4);
+/// Nobody listens there; data and position stay, writes are refused.
+const DEAD_PORT: &str = "REPLICAOF 127.0.0.1 1";
+
+/// Cuts the server off for the stamp's epoch.
+pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -> Result<Done, Halt> {
+    if node.look(|parts| parts.duty.fenced) == Some(stamp.epoch) {
+        return Ok(Done::Now);
+    }
+    match server.change_role(DEAD_PORT).await {
+        Ok(()) => {}
+        // The server was killed for its silence: that is a fence too, and its death is in the state.
+        Err(error) if !error.is_reply() => return proven_dead(server),
+        // A script holds it; what it does meanwhile counts as written by the old master, so it must end now.
+        Err(error) if error.code() == "BUSY" => {
+            server.kill().await;
+            return proven_dead(server);
+        }
+        Err(error) => return Err(from_redis(error)),
+    }
+    // From here on no write is taken; clients are told to go.
+    node.change(|parts| parts.duty.fenced = Some(stamp.epoch));
+    let held = drop_clients(server).await.is_ok() && is_write_refused(server).await;
+    if !held {
+        node.change(|parts| parts.duty.fenced = None);
+        server.kill().await;
+        return proven_dead(server);
+    }
+    node.refresh(server).await.map_err(from_redis)?;
+    tracing::info!(run_id = server.run_id(), epoch = stamp.epoch, "fenced");
+    Ok(Done::Now)
+}
+
+fn proven_dead(server: &Server) -> Result<Done, Halt> {
+    match server.proof() {
+        Some(_) => Ok(Done::Now),
+        None => Err(failed("not-dead", "the server neither answers nor dies: nothing proves that it takes no writes")),
+    }
+}
+
+/// Closes all connections of clients; the agent's own (user `admin`) stay.
+pub(super) async fn drop_clients(server: &Server) -> Result<(), Error> {
+    for kind in ["normal", "pubsub"] {
+        server.tell(&format!("CLIENT KILL TYPE {kind} USER default"), LIMIT).await?;
+    }
+    Ok(())
+}

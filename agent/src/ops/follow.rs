@@ -1,0 +1,74 @@
+//! `follow`: makes the running server a replica and opens it for readers.
+
+use std::sync::Arc;
+
+use super::promote::open_port;
+use super::{Done, Halt, aside, chain, failed, from_redis, refused};
+use crate::api::{Address, Position, Role, Stamp};
+use crate::node::Node;
+use crate::redis::info::Info;
+use crate::server::Server;
+
+/// Sets aside what is ahead of the master, then `REPLICAOF`, then the port.
+pub(super) async fn run(
+    node: &Arc<Node>,
+    server: &Arc<Server>,
+    stamp: &Stamp,
+    master: Address,
+    fork: Option<Position>,
+) -> Result<Done, Halt> {
+    if master == node.config.redis {
+        return Err(refused("own-address", "a server cannot follow itself"));
+    }
+    node.refresh(server).await.map_err(from_redis)?;
+    let (info, duty) = node.look(|parts| (parts.info.clone().unwrap_or_default(), parts.duty.clone()));
+    let follows = info.role == Role::Replica && info.following.as_ref() == Some(&master);
+    if follows && info.tcp_port != 0 && duty.role == Role::Replica && duty.epoch == stamp.epoch && duty.fenced.is_none() {
+        return Ok(Done::Now);
+    }
+    if info.loading {
+        return Err(refused("loading", "the server is still loading its dataset"));
+    }
+    if !follows {
+        save_if_ahead(node, server, stamp, &info, fork.as_ref()).await?;
+        server.change_role(&format!("REPLICAOF {} {}", master.host, master.port)).await.map_err(from_redis)?;
+    }
+    open_port(node, server).await?;
+    if info.role == Role::Master && duty.role == Role::Master {
+        // Clients of the old master must look for the new one instead of staying on READONLY errors.
+        super::fence::drop_clients(server).await.map_err(from_redis)?;
+    }
+    assign(node, stamp)?;
+    node.refresh(server).await.map_err(from_redis)?;
+    tracing::info!(%master, epoch = stamp.epoch, "following");
+    Ok(Done::Now)
+}
+
+fn assign(node: &Node, stamp: &Stamp) -> Result<(), Halt> {
+    let noted = node.notebook.change(|memory| memory.assigned_epoch = stamp.epoch);
+    noted.map_err(|error| failed("memory", chain(&error)))?;
+    node.change(|parts| {
+        parts.duty.role = Role::Replica;
+        parts.duty.epoch = stamp.epoch;
+        parts.duty.fenced = None;
+        parts.duty.withdrawn = false;
+    });
+    Ok(())
+}
+
+async fn save_if_ahead(
+    node: &Arc<Node>,
+    server: &Arc<Server>,
+    stamp: &Stamp,
+    info: &Info,
+    fork: Option<&Position>,
+) -> Result<(), Halt> {
+    let seen = node.records.get();
+    let record = seen.as_ref().map(|seen| &seen.record);
+    // Without keys there is nothing to lose; an unfinished first sync is nobody's newest copy.
+    let worth = info.keys() > 0 && node.look(|parts| parts.duty.complete);
+    if worth && aside::is_ahead(&info.replid, info.offset, fork, record) {
+        aside::live(node, server, stamp.epoch).await?;
+    }
+    Ok(())
+}

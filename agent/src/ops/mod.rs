@@ -1,0 +1,144 @@
+//! Commands: one at a time, gated, with what was obeyed on disk before it is done.
+//!
+//! One file per command with one public function. Order in [`execute`]: read the record if the stamp is newer than what was read; ask the
+//! gate; keep epoch and record version on disk; do it; answer with the state after it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::api::{Answer, AnswerKind, Command, Order};
+use crate::gate::{self, Refusal};
+use crate::node::Node;
+use crate::redis::connection::Error as RedisError;
+use crate::server::Server;
+
+mod aside;
+mod backup;
+mod configure;
+mod fence;
+mod follow;
+mod launch;
+mod promote;
+mod restore;
+mod start;
+pub(crate) mod stop;
+
+pub(crate) use restore::Restoring;
+
+/// How long a command waits for the one before it.
+const TURN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What came of a command that was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// Carried out, or already so.
+    Now,
+    /// Goes on in the background.
+    Later,
+}
+
+/// Why a command was not (wholly) carried out.
+#[derive(Debug)]
+pub(crate) enum Halt {
+    /// Nothing was changed.
+    Refused(Refusal),
+    /// Tried, and perhaps partly done.
+    Failed { reason: &'static str, message: String },
+}
+
+impl From<Refusal> for Halt {
+    fn from(refusal: Refusal) -> Halt {
+        Halt::Refused(refusal)
+    }
+}
+
+fn refused(reason: &'static str, message: impl Into<String>) -> Halt {
+    Halt::Refused(gate::refusal(reason, message))
+}
+
+fn failed(reason: &'static str, message: impl std::fmt::Display) -> Halt {
+    Halt::Failed { reason, message: message.to_string() }
+}
+
+/// An answer of Redis that it cannot do this now is a refusal; no answer is a failure.
+fn from_redis(error: RedisError) -> Halt {
+    match error.code() {
+        "LOADING" => refused("loading", error.to_string()),
+        "BUSY" => refused("busy", error.to_string()),
+        "" => failed("no-answer", chain(&error)),
+        _ => failed("redis-error", error),
+    }
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text += &format!(": {source}");
+        cause = source.source();
+    }
+    text
+}
+
+/// Carries out a command. It goes on to its end even when nobody waits for the answer any more.
+pub(crate) async fn execute(node: Arc<Node>, command: Command) -> Answer {
+    let verb = command.order.verb();
+    let shared = node.clone();
+    let outcome = tokio::spawn(async move { in_turn(&shared, command).await }).await;
+    let outcome = outcome.unwrap_or_else(|error| Err(failed("bug", format!("the command broke off: {error}"))));
+    answer(&node, verb, outcome)
+}
+
+fn answer(node: &Node, verb: &str, outcome: Result<Done, Halt>) -> Answer {
+    let (outcome, reason, message) = match outcome {
+        Ok(Done::Now) => (AnswerKind::Done, "", String::new()),
+        Ok(Done::Later) => (AnswerKind::Accepted, "", String::new()),
+        Err(Halt::Refused(Refusal { reason, message })) => (AnswerKind::Refused, reason, message),
+        Err(Halt::Failed { reason, message }) => (AnswerKind::Failed, reason, message),
+    };
+    match outcome {
+        AnswerKind::Done | AnswerKind::Accepted => tracing::info!(verb, ?outcome, "command"),
+        AnswerKind::Refused => tracing::info!(verb, reason, message, "command refused"),
+        AnswerKind::Failed => tracing::warn!(verb, reason, message, "command failed"),
+    }
+    Answer { outcome, reason: reason.into(), message, state: Some(Box::new(node.state())) }
+}
+
+async fn in_turn(node: &Arc<Node>, command: Command) -> Result<Done, Halt> {
+    let turn = tokio::time::timeout(TURN_TIMEOUT, node.turn.lock()).await;
+    let _turn =
+        turn.map_err(|_| refused("busy", format!("another command is still being carried out after {TURN_TIMEOUT:?}")))?;
+    if gate::needs_reading(&command, &node.known())
+        && let Err(error) = node.records.refresh(node).await
+    {
+        tracing::warn!(%error, "cannot read the record that a command names");
+    }
+    gate::admit(&command, &node.known())?;
+    let stamp = &command.stamp;
+    let noted = node.notebook.change(|memory| {
+        memory.epoch = memory.epoch.max(stamp.epoch);
+        memory.record_version = memory.record_version.max(stamp.record_version);
+    });
+    noted.map_err(|error| failed("memory", chain(&error)))?;
+    node.change(|_| {});
+    dispatch(node, command).await
+}
+
+async fn dispatch(node: &Arc<Node>, command: Command) -> Result<Done, Halt> {
+    let Command { stamp, order } = command;
+    match order {
+        Order::Start { source } => start::run(node, &stamp, source).await,
+        Order::Restore { snapshot } => restore::run(node, &stamp, snapshot).await,
+        Order::Promote => promote::run(node, &running(node)?, &stamp).await,
+        Order::Follow { master, fork } => follow::run(node, &running(node)?, &stamp, master, fork).await,
+        Order::Fence => fence::run(node, &running(node)?, &stamp).await,
+        Order::Configure { settings } => configure::run(node, &running(node)?, settings).await,
+        Order::Backup { request_id } => backup::run(node, &running(node)?, request_id).await,
+        Order::Stop => stop::run(node).await,
+    }
+}
+
+fn running(node: &Node) -> Result<Arc<Server>, Halt> {
+    node.server().ok_or_else(|| refused("no-server", "no server runs here"))
+}

@@ -1,0 +1,79 @@
+//! `promote`: makes the running server the open master. The one command after which clients can write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Done, Halt, chain, failed, from_redis, refused};
+use crate::api::{Role, Stamp};
+use crate::node::Node;
+use crate::server::Server;
+
+const LIMIT: Duration = Duration::from_secs(4);
+/// Written with a short life and deleted at once; the name is ours.
+const PROBE: &str = "__aurora_redis:probe";
+
+/// `REPLICAOF NO ONE`, port open, a write proven; then it serves, which publishes its doors.
+pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -> Result<Done, Halt> {
+    node.refresh(server).await.map_err(from_redis)?;
+    let (loading, complete, done) = node.look(|parts| {
+        let loading = parts.info.as_ref().is_some_and(|info| info.loading);
+        let done = parts.serving() && parts.duty.role == Role::Master && parts.duty.epoch == stamp.epoch;
+        (loading, parts.duty.complete, done)
+    });
+    if done {
+        return Ok(Done::Now);
+    }
+    if loading {
+        return Err(refused("loading", "the server is still loading its dataset"));
+    }
+    if !complete {
+        return Err(refused("incomplete-copy", "the server has not completed its first sync: it holds no whole copy"));
+    }
+    let result = open(node, server, stamp).await;
+    if result.is_err() {
+        // Whatever was reached, nobody shall come here: the port is closed again as far as the server still answers.
+        let _ = server.set("port", "0", LIMIT).await;
+    }
+    result
+}
+
+async fn open(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -> Result<Done, Halt> {
+    server.change_role("REPLICAOF NO ONE").await.map_err(from_redis)?;
+    open_port(node, server).await?;
+    prove_write(server).await?;
+    let noted = node.notebook.change(|memory| memory.assigned_epoch = stamp.epoch);
+    noted.map_err(|error| failed("memory", chain(&error)))?;
+    node.change(|parts| {
+        parts.duty.role = Role::Master;
+        parts.duty.epoch = stamp.epoch;
+        parts.duty.fenced = None;
+        parts.duty.withdrawn = false;
+    });
+    node.refresh(server).await.map_err(from_redis)?;
+    tracing::info!(run_id = server.run_id(), epoch = stamp.epoch, "promoted: this server is the master");
+    Ok(Done::Now)
+}
+
+/// Opens the TCP port.
+pub(super) async fn open_port(node: &Node, server: &Server) -> Result<(), Halt> {
+    let port = node.config.redis.port.to_string();
+    server.set("port", &port, LIMIT).await.map_err(|error| match error.is_reply() {
+        true => failed("port", format!("port {port} cannot be opened: {error}; is another process using it?")),
+        false => from_redis(error),
+    })
+}
+
+/// A write that must succeed.
+async fn prove_write(server: &Server) -> Result<(), Halt> {
+    server.tell(&format!("SET {PROBE} 1 PX 1000"), LIMIT).await.map_err(not_writable)?;
+    server.tell(&format!("DEL {PROBE}"), LIMIT).await.map(drop).map_err(not_writable)
+}
+
+fn not_writable(error: crate::redis::connection::Error) -> Halt {
+    failed("not-writable", format!("the new master takes no write: {}", chain(&error)))
+}
+
+/// A write that must fail. Whether it did.
+pub(super) async fn is_write_refused(server: &Server) -> bool {
+    server.tell(&format!("SET {PROBE} 1 PX 1000"), LIMIT).await.is_err_and(|error| error.code() == "READONLY")
+}

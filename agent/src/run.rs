@@ -1,0 +1,155 @@
+//! The agent's life: from its configuration to its end in good order.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::board::Work;
+use crate::config::{Config, Program};
+use crate::files::Places;
+use crate::memory::Notebook;
+use crate::node::Node;
+use crate::spawn::Spawner;
+use crate::store::{self, Progress, Store};
+use crate::zk::Keeper;
+use crate::{doors, http, lag, local, ops, predecessor, records, uploads};
+
+/// Longest wait for the command under way when the agent is to end.
+const TURN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for the spool when the agent is to end. Aurora leaves a minute after SIGTERM.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(20);
+const LOG_CHECK_EVERY: Duration = Duration::from_secs(15);
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    // Before the runtime: the spawning thread must be none of its threads.
+    let spawner = Spawner::start().context("cannot start the spawning thread")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let ended = runtime.block_on(live(config, spawner));
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    ended
+}
+
+async fn live(config: Config, spawner: Spawner) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let listeners = listen(&config).await?;
+    let node = prepare(config, spawner)?;
+    for listener in listeners {
+        tokio::spawn(http::serve(listener, node.clone()));
+    }
+    tokio::spawn(records::follow(node.clone()));
+    tokio::spawn(doors::run(node.clone()));
+    tokio::spawn(uploads::run(node.clone()));
+    tokio::spawn(lag::run(node.clone()));
+    tokio::spawn(bound_log(node.clone()));
+    tokio::spawn(fetch_program(node.clone()));
+    local::inspect(&node).await;
+    tracing::info!(http = %node.config.http, redis = %node.config.redis, "agent ready");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("asked to end by a signal");
+    tokio::select! {
+        () = end_in_good_order(&node) => {}
+        _ = terminate.recv() => tracing::warn!("asked again: ending at once"),
+        _ = interrupt.recv() => tracing::warn!("asked again: ending at once"),
+    }
+    Ok(())
+}
+
+/// The hub, with what an earlier agent left in this sandbox settled.
+fn prepare(config: Config, spawner: Spawner) -> anyhow::Result<Arc<Node>> {
+    let places = Places::prepare(&config.sandbox).with_context(|| format!("sandbox {}", config.sandbox.display()))?;
+    let (notebook, damage) = Notebook::open(&places.memory(), &config.task_id)?;
+    predecessor::settle(&notebook, &config.host).map_err(anyhow::Error::msg)?;
+    let store = match &config.snapshots_uri {
+        Some(uri) => Some(Store::open(uri, &config.cluster, store::Options::default())?),
+        None => None,
+    };
+    let keeper = Keeper::start(&config.zookeeper, config.zookeeper_session);
+    let node = Node::new(config, places, notebook, keeper, spawner, store);
+    if let Some(damage) = damage {
+        tracing::error!(damage, "memory lost");
+        node.change(|parts| parts.problem("memory", damage));
+    }
+    Ok(node)
+}
+
+/// The advertised address, and this host's loopback: Aurora's executor asks there.
+async fn listen(config: &Config) -> anyhow::Result<Vec<TcpListener>> {
+    let address = &config.http;
+    let bind = async |host: &str| {
+        let listener = TcpListener::bind((host, address.port)).await;
+        listener.with_context(|| format!("cannot listen on {host}:{}", address.port))
+    };
+    let mut listeners = vec![bind(&address.host).await?];
+    if address.host != "127.0.0.1" {
+        match bind("127.0.0.1").await {
+            Ok(listener) => listeners.push(listener),
+            // With several addresses on one loopback interface another agent may have this port there.
+            Err(error) if address.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()) => {
+                tracing::warn!(error = format!("{error:#}"), "no health checks on 127.0.0.1");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(listeners)
+}
+
+async fn bound_log(node: Arc<Node>) {
+    loop {
+        tokio::time::sleep(LOG_CHECK_EVERY).await;
+        match node.places.bound_log() {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => tracing::warn!(%error, "cannot bound redis.log"),
+            _ => {}
+        }
+    }
+}
+
+/// Fetches the server program if it is not found by a path; tried again until it is there.
+async fn fetch_program(node: Arc<Node>) {
+    let Program::Fetched { uri, sha256 } = &node.config.program else { return };
+    let dest = node.places.programs().join(format!("redis-server-{}", &sha256[..12]));
+    loop {
+        node.change(|parts| parts.work(Work::Fetching, uri, 0, 0));
+        let fetched = fetch(&node, uri, sha256, &dest).await;
+        node.change(|parts| drop(parts.works.remove(&Work::Fetching)));
+        match fetched {
+            Ok(()) => {
+                node.program.fetched(Ok(dest));
+                return node.change(|parts| parts.solved("program"));
+            }
+            Err(why) => {
+                tracing::error!(why, "cannot fetch the server program");
+                node.program.fetched(Err(why.clone()));
+                node.change(|parts| parts.problem("program", why));
+                tokio::time::sleep(Duration::from_secs(10)).await;
+            }
+        }
+    }
+}
+
+async fn fetch(node: &Node, uri: &str, sha256: &str, dest: &std::path::Path) -> Result<(), String> {
+    let sum = sha256.to_owned().try_into().map_err(|e| format!("redis.server_sha256: {e}"))?;
+    std::fs::create_dir_all(node.places.programs()).map_err(|e| e.to_string())?;
+    let report = store::Report::new(Progress::default());
+    store::fetch_file(uri, sum, dest, &store::Options::default(), &report).await.map_err(|e| ops::chain(&e))
+}
+
+/// Sends clients away, ends the server, and gives the spool its time. What is in the spool then still goes when an agent starts here again.
+pub(crate) async fn end_in_good_order(node: &Arc<Node>) {
+    node.change(|parts| parts.stopping = true);
+    let turn = tokio::time::timeout(TURN_TIMEOUT, node.turn.lock()).await;
+    if let Err(ops::Halt::Failed { message, .. }) = ops::stop::run(node).await {
+        tracing::error!(message, "the server could not be stopped");
+    }
+    drop(turn);
+    if node.store.is_some() && !node.uploads.flushed(node, FLUSH_TIMEOUT).await {
+        tracing::warn!("dumps are left in the spool");
+    }
+}
