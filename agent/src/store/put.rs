@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sha2::Digest as _;
@@ -38,6 +38,7 @@ impl Store {
         let file = File::open(dump).map_err(Error::disk("open", dump))?;
         let dump = Arc::new(Dump { file, path: dump.to_owned(), manifest });
         let mut retry = Retry::new(&inner.options, inner.options.put_patience, report);
+        let mut leftovers = Vec::new();
         loop {
             retry.begin(dump.manifest.bytes);
             let dir = format!("{}/{}", inner.incoming(), uuid::Uuid::new_v4());
@@ -48,16 +49,32 @@ impl Store {
                 Ok(id) => {
                     inner.keep_copies(&id, copies).await;
                     report.send_modify(|p| p.error = None);
+                    self.tidy(leftovers).await;
                     return Ok(id);
                 }
                 Err(e) => e,
             };
-            if let Err(e) = inner.files.remove(&dir).await {
-                tracing::debug!(dir, error = %e, "store: an upload given up could not be deleted; a sweep will");
+            // During an outage the deletion would only wait for it too.
+            if failed.is_outage() || inner.files.remove(&dir).await.is_err() {
+                leftovers.push(dir);
             }
             // Missing: somebody deleted the upload under our hands.
             let retryable = failed.is_retryable() || failed.trouble() == Some(Trouble::Missing);
             retry.after(failed, retryable).await?;
+        }
+    }
+}
+
+impl Store {
+    /// Deletes what failed attempts left, and what nobody writes to any more. Best effort: the snapshot stands already.
+    async fn tidy(&self, leftovers: Vec<String>) {
+        let now_ms = UNIX_EPOCH.elapsed().map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX));
+        let mut removed = Ok(());
+        for dir in leftovers {
+            removed = removed.and(self.inner.files.remove(&dir).await);
+        }
+        if let Err(e) = removed.and(self.sweep(now_ms).await) {
+            tracing::debug!(error = %e, "store: remains of uploads could not be deleted");
         }
     }
 }

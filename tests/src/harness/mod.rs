@@ -8,6 +8,7 @@ pub mod binaries;
 pub mod browser;
 pub mod data;
 pub mod haproxy;
+pub mod hdfs;
 pub mod netns;
 pub mod ports;
 pub mod process;
