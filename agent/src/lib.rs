@@ -13,7 +13,7 @@ mod lag;
 pub mod layers;
 mod local;
 mod memory;
-mod metrics;
+pub mod metrics;
 mod node;
 mod ops;
 mod predecessor;

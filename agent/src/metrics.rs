@@ -6,8 +6,11 @@ use prometheus::{IntGauge, Opts, Registry, TextEncoder};
 use crate::api::{Role, State};
 
 /// One gauge: its name after `aurora_redis_agent_`, its help, its value (absent: not exposed now).
-pub(crate) struct Declared {
+#[derive(Clone, Copy, Debug)]
+pub struct Declared {
+    /// Name without `aurora_redis_agent_`.
     pub name: &'static str,
+    /// For people.
     pub help: &'static str,
     value: fn(&State) -> Option<i64>,
 }
@@ -16,8 +19,8 @@ const fn gauge(name: &'static str, help: &'static str, value: fn(&State) -> Opti
     Declared { name, help, value }
 }
 
-/// Every metric of the agent, beside those of its process.
-pub(crate) const DECLARED: &[Declared] = &[
+/// Every metric of the agent, beside those of its process. Alerts and documents are compared with it.
+pub const DECLARED: &[Declared] = &[
     gauge("up", "1 while the agent answers.", |_| Some(1)),
     gauge("epoch", "Highest epoch seen.", |s| Some(s.epoch as i64)),
     gauge("assigned_epoch", "Epoch of the running server's assignment; 0 without one.", |s| Some(s.assigned_epoch as i64)),
