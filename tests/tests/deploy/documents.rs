@@ -47,13 +47,19 @@ fn the_answers_and_questions_shown_for_the_controller_are_real() {
 }
 
 #[test]
-fn the_paths_listed_for_the_controller_are_those_served() {
-    let source = text("controller/src/http.rs");
-    let served = quoted_after(&source, ".route(\"");
+fn the_paths_listed_are_those_served() {
+    let sources: [(&str, &[&str]); 2] =
+        [("Controller", &["controller/src/http.rs"]), ("Agent", &["agent/src/http.rs", "agent/src/http/questions.rs"])];
     let page = text("docs/http.md");
-    let section = page.split("\n## ").find(|section| section.starts_with("Controller")).expect("a section");
-    let listed = section.lines().filter(|line| line.starts_with("| `")).flat_map(paths).collect();
-    assert_same("paths of the controller", ("controller/src/http.rs", served), ("docs/http.md", listed));
+    for (title, files) in sources {
+        let mut served: Vec<String> = files.iter().flat_map(|file| quoted_after(&text(file), ".route(\"")).collect();
+        let section = page.split("\n## ").find(|section| section.starts_with(title)).expect("a section");
+        let mut listed: Vec<String> = section.lines().filter(|line| line.starts_with("| `")).flat_map(paths).collect();
+        for paths in [&mut served, &mut listed] {
+            paths.iter_mut().for_each(|path| *path = path.replace("{verb}", "<verb>"));
+        }
+        assert_same(title, ("the source", served), ("docs/http.md", listed));
+    }
 }
 
 /// What stands in quotes after each occurrence of `before`, which ends with the opening quote.

@@ -15,7 +15,9 @@ use crate::{run, text, tool};
 
 /// Every metric that the programs declare, by its whole name.
 fn declared() -> Vec<String> {
-    controller::metrics::DECLARED.iter().map(|metric| format!("aurora_redis_controller_{}", metric.name)).collect()
+    let controllers = controller::metrics::DECLARED.iter().map(|metric| format!("aurora_redis_controller_{}", metric.name));
+    let agents = agent::metrics::DECLARED.iter().map(|metric| format!("aurora_redis_agent_{}", metric.name));
+    controllers.chain(agents).collect()
 }
 
 /// The words of a text that begin like our metrics.

@@ -12,9 +12,11 @@ type Table = (&'static str, &'static str, String);
 fn tables() -> Vec<Table> {
     let settings = "docs/configuration.md";
     vec![
+        (settings, "settings: agent", of_settings(agent::config::KEYS)),
         (settings, "settings: controller", of_settings(controller::config::KEYS)),
         (settings, "settings: command line", of_settings(controller::config::COMMAND_LINE_KEYS)),
         ("docs/http.md", "metrics: controller", of_controller_metrics()),
+        ("docs/http.md", "metrics: agent", of_agent_metrics()),
     ]
 }
 
@@ -42,6 +44,12 @@ fn of_controller_metrics() -> String {
     };
     let rows: String = controller::metrics::DECLARED.iter().map(row).collect();
     format!("| metric | kind | labels | what |\n|---|---|---|---|\n{rows}")
+}
+
+fn of_agent_metrics() -> String {
+    let row = |metric: &agent::metrics::Declared| format!("| `aurora_redis_agent_{}` | {} |\n", metric.name, cell(metric.help));
+    let rows: String = agent::metrics::DECLARED.iter().map(row).collect();
+    format!("| gauge | what |\n|---|---|\n{rows}")
 }
 
 /// A page with one of its tables made anew.
