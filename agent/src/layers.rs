@@ -250,6 +250,14 @@ impl Layers {
         }
     }
 
+    /// Gives a key that nobody has set a value from elsewhere, above its default only.
+    pub fn lay_under(&mut self, name: &str, value: &str, from: Origin) {
+        let key = self.key(name);
+        if !self.is_set(name) {
+            self.set(key, value, from);
+        }
+    }
+
     fn put(&mut self, key: &'static str, raw: Raw) {
         self.values.insert(key, raw);
     }

@@ -5,11 +5,14 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent::layers::{self, Effective, Key, Layers, Mistakes, show_duration};
 use agent::record::Paths;
 use agent::secret::Secret;
+use agent::zk::Keeper;
+use aurora::client::{self, Endpoint};
 
 use crate::model::Timing;
 
@@ -119,6 +122,22 @@ impl Scheduler {
     /// Whether [`Scheduler::at`] is a URL rather than a ZooKeeper path.
     pub fn is_url(&self) -> bool {
         !self.at.starts_with('/')
+    }
+
+    /// A client of that scheduler; a ZooKeeper path is looked up through `keeper` at each call.
+    ///
+    /// # Errors
+    /// The URL is none of a scheduler.
+    pub fn client(&self, keeper: &Keeper) -> Result<aurora::Client, aurora::Error> {
+        let endpoint = if self.is_url() {
+            Endpoint::url(&self.at)?
+        } else {
+            let keeper = keeper.clone();
+            Endpoint::zookeeper(&self.at, Arc::new(move || keeper.client().map_err(Into::into)))
+        };
+        let credentials = self.credentials.as_ref();
+        let credentials = credentials.map(|c| client::Credentials { user: c.user.clone(), password: c.password.clone() });
+        Ok(aurora::Client::new(endpoint, client::Options { credentials, ..client::Options::default() }))
     }
 }
 
@@ -270,7 +289,7 @@ fn route_to(zookeeper: &str) -> Option<IpAddr> {
     socket.local_addr().ok().map(|address| address.ip())
 }
 
-fn parse_cluster(text: &str) -> Result<String, String> {
+pub(crate) fn parse_cluster(text: &str) -> Result<String, String> {
     let fits =
         |part: &str| (1..=255).contains(&part.len()) && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     match text.split('/').collect::<Vec<_>>()[..] {
@@ -280,7 +299,7 @@ fn parse_cluster(text: &str) -> Result<String, String> {
     }
 }
 
-fn parse_zookeeper(text: &str) -> Result<String, String> {
+pub(crate) fn parse_zookeeper(text: &str) -> Result<String, String> {
     let (hosts, chroot) = text.split_at(text.find('/').unwrap_or(text.len()));
     if !chroot.is_empty() {
         return Err("a chroot is not supported; use zookeeper_root".into());
@@ -294,7 +313,7 @@ fn parse_zookeeper(text: &str) -> Result<String, String> {
     Ok(text.into())
 }
 
-fn parse_node(text: &str) -> Result<String, String> {
+pub(crate) fn parse_node(text: &str) -> Result<String, String> {
     let trimmed = text.trim_end_matches('/');
     match trimmed.strip_prefix('/') {
         Some(rest) if rest.split('/').all(|part| !part.is_empty() && part != "." && part != "..") => Ok(trimmed.into()),
@@ -315,7 +334,7 @@ fn parse_scheduler(text: &str) -> Result<String, String> {
     if text.starts_with('/') { parse_node(text) } else { parse_url(text) }
 }
 
-fn parse_store(text: &str) -> Result<String, String> {
+pub(crate) fn parse_store(text: &str) -> Result<String, String> {
     let absolute = |path: &str| path.starts_with('/');
     match text.split_once("://") {
         Some(("file", path)) if absolute(path) => Ok(text.trim_end_matches('/').into()),

@@ -4,8 +4,11 @@
 
 pub mod act;
 pub mod check;
+pub mod cli;
+pub mod cluster_file;
 pub mod config;
 pub mod decide;
+pub mod doctor;
 #[cfg(test)]
 mod example;
 pub mod haproxy;

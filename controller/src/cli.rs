@@ -1,0 +1,312 @@
+//! The command line `aurora-redis`: verbs, help texts and exit codes. Each verb is one file below.
+//!
+//! It is a client like any other: it finds the leading controller by its election node and speaks its HTTP API; only `create`, `haproxy
+//! follow` and `doctor` look at ZooKeeper or the scheduler themselves. Exit codes: 0 done, 1 failed or refused, 2 wrong usage or configuration.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use agent::layers::{self, Layers};
+use agent::snapshot::SnapshotId;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{COMMAND_LINE_KEYS, Place, chain};
+
+mod ask;
+mod create;
+mod doctor;
+mod door;
+mod haproxy;
+mod operations;
+mod show;
+mod table;
+
+/// Read when it is there and no other file is named.
+const DEFAULT_FILE: &str = "aurora-redis.toml";
+
+/// Looks after Redis clusters on Apache Aurora.
+///
+/// The settings below name the cluster and its surroundings. Each can stand in ./aurora-redis.toml (or the file of --config), in
+/// the environment (AURORA_REDIS_CLUSTER and so on), or in a flag, which wins.
+///
+/// Exit codes: 0 done, 1 failed or refused, 2 wrong usage or configuration.
+#[derive(Parser)]
+#[command(name = "aurora-redis", version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Makes a cluster from a cluster file: writes its desired state, then creates the Aurora job.
+    ///
+    /// What exists already is left as it is, so the command can be repeated. Start a controller for the cluster as well: without one the
+    /// instances wait, with no server running.
+    Create {
+        /// The cluster file (TOML).
+        file: PathBuf,
+        /// Print the job that would be created and contact nobody.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Shows the cluster: master, instances, snapshot, what is waited for and why.
+    Status,
+    /// Shows the cluster again and again, until interrupted; JSON prints a line for each change.
+    Watch {
+        /// Time between two looks.
+        #[arg(long, default_value = "1s", value_parser = layers::parse_duration)]
+        every: std::time::Duration,
+    },
+    /// Changes the number of instances (master and replicas together). The master is never removed.
+    Scale {
+        /// Instances wanted, at least 1.
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(crate::http::MAX_INSTANCES)))]
+        instances: u32,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Takes a snapshot now and waits until it is in the store.
+    Backup {
+        /// Return as soon as the controller has taken it on.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Shows the snapshots in the store.
+    Snapshots {
+        #[command(subcommand)]
+        verb: Option<SnapshotsVerb>,
+    },
+    /// Starts a cluster that lost every instance from the store (or the best copy left in a sandbox).
+    ///
+    /// Shows what is known of the last master and what would be lost, and asks. Where it cannot be proven that the last master writes no
+    /// more, --consent takes the responsibility for it.
+    Restore {
+        /// The snapshot; the best one when left out.
+        snapshot: Option<SnapshotId>,
+        /// Go on without proof that the last master is gone. Make sure that it is: two masters lose writes.
+        #[arg(long)]
+        consent: bool,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+        /// Return as soon as the controller has taken it on.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Shows every change of master: evidence, candidates, pause, loss.
+    History,
+    /// HAProxy in front of the cluster.
+    Haproxy {
+        #[command(subcommand)]
+        verb: HaproxyVerb,
+    },
+    /// Checks this host and what it needs to reach; each failure comes with its next step.
+    Doctor,
+}
+
+#[derive(Subcommand)]
+enum SnapshotsVerb {
+    /// All of them, best first (the same as no verb).
+    List,
+    /// Everything about one.
+    Show {
+        /// Its name.
+        id: SnapshotId,
+    },
+}
+
+#[derive(Subcommand)]
+enum HaproxyVerb {
+    /// Prints a configuration: a port for writers, one for readers, health checks that ask the agents.
+    Config {
+        /// Address both ports are bound to.
+        #[arg(long, default_value = "*")]
+        bind: String,
+        /// Port for writers.
+        #[arg(long, default_value_t = 6379)]
+        writers_port: u16,
+        /// Port for readers.
+        #[arg(long, default_value_t = 6380)]
+        readers_port: u16,
+        /// Server slots: at least as many as there will ever be instances.
+        #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        slots: u32,
+        /// Readers see no replica farther behind, e.g. 1mb.
+        #[arg(long, default_value = "1mb", value_parser = layers::parse_bytes)]
+        max_lag_bytes: u64,
+        /// HAProxy's stats socket.
+        #[arg(long, default_value = "/run/haproxy/aurora-redis.sock")]
+        socket: String,
+    },
+    /// Keeps the slots of a running HAProxy filled from Aurora's serverset.
+    Follow {
+        /// HAProxy's stats socket.
+        #[arg(long, default_value = "/run/haproxy/aurora-redis.sock")]
+        socket: PathBuf,
+        /// Fill once and return.
+        #[arg(long)]
+        once: bool,
+    },
+}
+
+/// How answers are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+enum Output {
+    #[default]
+    Table,
+    Json,
+}
+
+/// Why a verb did not succeed.
+#[derive(Debug)]
+enum Failure {
+    /// Exit code 2.
+    Usage(String),
+    /// Exit code 1.
+    Failed(String),
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure::Failed(chain(error))
+    }
+}
+
+/// What every verb gets.
+struct Context {
+    place: Place,
+    output: Output,
+}
+
+impl Context {
+    /// Prints JSON, or the text of `table`.
+    fn print<T: serde::Serialize>(&self, value: &T, table: impl FnOnce() -> String) -> Result<(), Failure> {
+        match self.output {
+            Output::Json => say(&serde_json::to_string_pretty(value)?),
+            Output::Table => say(&table()),
+        }
+        Ok(())
+    }
+}
+
+/// Prints a line; a reader that has gone (`| head`) ends the program like any other.
+fn say(text: &str) {
+    use std::io::Write;
+    if writeln!(std::io::stdout(), "{}", text.trim_end_matches('\n')).is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let matches = layers::flags(COMMAND_LINE_KEYS, Cli::command()).get_matches();
+    let verb = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).verb;
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(Failure::from)
+        .and_then(|runtime| runtime.block_on(run(&matches, verb)));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Failed(message)) => {
+            eprintln!("aurora-redis: {message}");
+            ExitCode::from(1)
+        }
+        Err(Failure::Usage(message)) => {
+            eprintln!("aurora-redis: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run(matches: &clap::ArgMatches, verb: Verb) -> Result<(), Failure> {
+    let mut layers = Layers::read(COMMAND_LINE_KEYS, matches, Some(Path::new(DEFAULT_FILE)));
+    match verb {
+        Verb::Create { file, dry_run } => create::run(layers, &file, dry_run).await,
+        verb => {
+            let place = Place::read(&mut layers);
+            let output = output(&mut layers);
+            layers.finish().map_err(mistakes)?;
+            dispatch(&Context { place, output }, verb).await
+        }
+    }
+}
+
+async fn dispatch(context: &Context, verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Create { .. } => unreachable!("handled by run, which reads the cluster file first"),
+        Verb::Status => show::status(context).await,
+        Verb::Watch { every } => show::watch(context, every).await,
+        Verb::History => show::history(context).await,
+        Verb::Snapshots { verb: None | Some(SnapshotsVerb::List) } => show::snapshots(context).await,
+        Verb::Snapshots { verb: Some(SnapshotsVerb::Show { id }) } => show::snapshot(context, &id).await,
+        Verb::Scale { instances, yes } => operations::scale(context, instances, yes).await,
+        Verb::Backup { no_wait } => operations::backup(context, no_wait).await,
+        Verb::Restore { snapshot, consent, yes, no_wait } => {
+            operations::restore(context, operations::Restore { snapshot, consent, yes, no_wait }).await
+        }
+        Verb::Haproxy { verb: HaproxyVerb::Config { bind, writers_port, readers_port, slots, max_lag_bytes, socket } } => {
+            let cluster = context.place.cluster.clone();
+            let options = crate::haproxy::Options { cluster, bind, writers_port, readers_port, slots, max_lag_bytes, socket };
+            haproxy::config(&options)
+        }
+        Verb::Haproxy { verb: HaproxyVerb::Follow { socket, once } } => haproxy::follow(context, &socket, once).await,
+        Verb::Doctor => doctor::run(context).await,
+    }
+}
+
+fn output(layers: &mut Layers) -> Output {
+    layers.required("output", "table or json", |text| match text {
+        "table" => Ok(Output::Table),
+        "json" => Ok(Output::Json),
+        _ => Err("it is neither"),
+    })
+}
+
+fn mistakes(mistakes: layers::Mistakes) -> Failure {
+    let count = mistakes.0.len();
+    Failure::Usage(format!(
+        "{count} mistake{} in the configuration:\n  {}",
+        if count == 1 { "" } else { "s" },
+        mistakes.0.join("\n  ")
+    ))
+}
+
+/// Who asks, for the record: `user@host`.
+fn owner() -> String {
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".into());
+    let name: String = user.chars().filter(|c| !c.is_control()).take(64).collect();
+    format!("{name}@{}", rustix::system::uname().nodename().to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_is_sound_and_its_settings_work_after_the_verb() {
+        let command = layers::flags(COMMAND_LINE_KEYS, Cli::command());
+        command.clone().debug_assert();
+        let matches =
+            command.try_get_matches_from(["aurora-redis", "scale", "5", "--cluster", "a/b/c", "--output", "json"]).unwrap();
+        assert_eq!(matches.get_one::<String>("cluster").map(String::as_str), Some("a/b/c"));
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_2() {
+        let command = layers::flags(COMMAND_LINE_KEYS, Cli::command());
+        for arguments in [
+            &["aurora-redis"][..],
+            &["aurora-redis", "scale", "0"],
+            &["aurora-redis", "restore", "yesterday"],
+            &["aurora-redis", "status", "--colour"],
+            &["aurora-redis", "haproxy", "config", "--max-lag-bytes", "far"],
+        ] {
+            let error = command.clone().try_get_matches_from(arguments).expect_err("wrong usage");
+            assert_eq!(error.exit_code(), 2, "{arguments:?}");
+        }
+    }
+}

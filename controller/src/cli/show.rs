@@ -1,0 +1,237 @@
+//! `status`, `watch`, `history`, `snapshots`: what the controller published, for people and programs.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use agent::api::Role;
+use agent::snapshot::SnapshotId;
+
+use super::door::Door;
+use super::table::{bytes, clean, date, table, time};
+use super::{Context, Failure, Output, say};
+use crate::config::chain;
+use crate::http::ClusterAnswer;
+use crate::view::{HistoryEntry, PlanView, SnapshotRow};
+
+pub(super) async fn status(context: &Context) -> Result<(), Failure> {
+    let door = Door::find(&context.place).await?;
+    let (cluster, plan): (ClusterAnswer, PlanView) = tokio::try_join!(door.get("cluster"), door.get("plan"))?;
+    context.print(&cluster, || render(&cluster, &plan))
+}
+
+/// Looks again and again. On a terminal each look replaces the last one; elsewhere only changes of the summary are printed.
+pub(super) async fn watch(context: &Context, every: Duration) -> Result<(), Failure> {
+    let screen = context.output == Output::Table && std::io::stdout().is_terminal();
+    let mut before = String::new();
+    loop {
+        let looked = async {
+            let door = Door::find(&context.place).await?;
+            tokio::try_join!(door.get::<ClusterAnswer>("cluster"), door.get::<PlanView>("plan"))
+        };
+        let text = match (looked.await, context.output) {
+            (Ok((cluster, plan)), Output::Table) if screen => render(&cluster, &plan),
+            (Ok((cluster, _)), Output::Table) => clean(&cluster.cluster.summary),
+            (Ok((cluster, _)), Output::Json) => serde_json::to_string(&cluster.cluster)?,
+            (Err(error), Output::Table) => format!("no contact: {}", chain(error)),
+            (Err(error), Output::Json) => serde_json::json!({"error": chain(error)}).to_string(),
+        };
+        match screen {
+            true => say(&format!("\x1b[H\x1b[2J{text}")),
+            false if text != before => say(&text),
+            false => {}
+        }
+        before = text;
+        tokio::time::sleep(every.max(Duration::from_millis(100))).await;
+    }
+}
+
+pub(super) async fn history(context: &Context) -> Result<(), Failure> {
+    let history: Vec<HistoryEntry> = Door::find(&context.place).await?.get("history").await?;
+    context.print(&history, || render_history(&history))
+}
+
+pub(super) async fn snapshots(context: &Context) -> Result<(), Failure> {
+    let door = Door::find(&context.place).await?;
+    let (snapshots, cluster): (Vec<SnapshotRow>, ClusterAnswer) = tokio::try_join!(door.get("snapshots"), door.get("cluster"))?;
+    context.print(&snapshots, || render_snapshots(&snapshots, cluster.now_ms))
+}
+
+pub(super) async fn snapshot(context: &Context, id: &SnapshotId) -> Result<(), Failure> {
+    let snapshots: Vec<SnapshotRow> = Door::find(&context.place).await?.get("snapshots").await?;
+    let Some(found) = snapshots.iter().find(|snapshot| snapshot.id == *id) else {
+        return Err(Failure::Failed(format!("the store holds no snapshot {id}; aurora-redis snapshots lists what it holds")));
+    };
+    context.print(found, || render_snapshot(found))
+}
+
+/// The whole status.
+pub(super) fn render(answer: &ClusterAnswer, plan: &PlanView) -> String {
+    let ClusterAnswer { cluster, operation, now_ms, .. } = answer;
+    let phase = cluster.phase.map_or("not bootstrapped".into(), |phase| format!("{phase:?}").to_lowercase());
+    let mut text = format!("{}   epoch {}, {phase}\n{}\n\n", cluster.cluster, cluster.epoch, clean(&cluster.summary));
+    text += &render_instances(answer);
+    let latest =
+        |s: &SnapshotRow| format!("{}, {} old, {}", s.id, time(now_ms.saturating_sub(s.created_ms)), bytes(Some(s.bytes)));
+    text += &format!("\nSnapshot:   {}\n", cluster.snapshot.as_ref().map_or("none".into(), latest));
+    text += &match &cluster.if_master_died {
+        Some(next) => {
+            format!("Next:       instance {} if the master died now, {} lost\n", next.instance, bytes(Some(next.loss_bytes)))
+        }
+        None => "Next:       nobody could take over now\n".into(),
+    };
+    if let Some(operation) = operation {
+        let state = operation.outcome.as_deref().unwrap_or(&operation.step);
+        text += &format!("Operation:  {} by {}: {}\n", kind(&operation.kind), clean(&operation.owner), clean(state));
+    }
+    for condition in &cluster.conditions {
+        text += &format!("To know:    {}: {}\n", clean(&condition.reason), clean(&condition.message));
+    }
+    for wait in &plan.waits {
+        text += &format!("Waits for:  {}: {}\n", clean(&wait.reason), clean(&wait.message));
+    }
+    for violation in &plan.violations {
+        text += &format!("Not run:    the plan would have broken an invariant: {}\n", clean(violation));
+    }
+    text
+}
+
+pub(super) fn kind(kind: &crate::view::OperationKind) -> &'static str {
+    use crate::view::OperationKind::*;
+    match kind {
+        Bootstrap => "bootstrap",
+        Failover => "failover",
+        Backup => "backup",
+        Restore { .. } => "restore",
+    }
+}
+
+fn render_instances(answer: &ClusterAnswer) -> String {
+    let master = answer.cluster.master.as_ref().map(|master| master.instance);
+    let rows = answer.cluster.instances.iter().map(|i| {
+        let role = match i.role {
+            _ if master == Some(i.instance) => "master",
+            Role::Master => "(master)",
+            Role::Replica => "replica",
+            Role::None => "-",
+        };
+        let unproven = i.role == Role::Replica && i.state == "serving" && !i.proven;
+        let remarks = [i.activity.clone(), i.problem.clone(), unproven.then(|| "not proven in sync".into())];
+        vec![
+            i.instance.to_string(),
+            role.into(),
+            i.state.clone(),
+            i.address.as_ref().map_or("-".into(), ToString::to_string),
+            i.offset.map_or("-".into(), |offset| offset.to_string()),
+            if i.role == Role::Replica { bytes(i.lag_bytes) } else { "-".into() },
+            i.age_ms.map_or("never".into(), time),
+            remarks.into_iter().flatten().collect::<Vec<_>>().join("; "),
+        ]
+    });
+    table(&["INSTANCE", "ROLE", "STATE", "REDIS", ">OFFSET", ">BEHIND", ">HEARD", "REMARKS"], &rows.collect::<Vec<_>>())
+}
+
+fn render_history(history: &[HistoryEntry]) -> String {
+    let rows: Vec<Vec<String>> = history
+        .iter()
+        .map(|entry| {
+            vec![
+                entry.epoch.to_string(),
+                date(entry.at_ms),
+                entry.kind.clone(),
+                entry.from.as_ref().map_or("-".into(), |from| from.instance.to_string()),
+                entry.to.instance.to_string(),
+                entry.position.as_ref().map_or("-".into(), |position| position.offset.to_string()),
+                entry.pause_ms.map_or("-".into(), time),
+                bytes(entry.loss_bytes),
+                entry.evidence.clone(),
+            ]
+        })
+        .collect();
+    table(&[">EPOCH", "WHEN", "KIND", ">FROM", ">TO", ">OFFSET", ">PAUSE", ">LOST", "EVIDENCE"], &rows)
+}
+
+fn render_snapshots(snapshots: &[SnapshotRow], now_ms: u64) -> String {
+    let rows: Vec<Vec<String>> = snapshots
+        .iter()
+        .map(|s| {
+            vec![
+                s.id.to_string(),
+                if s.good { "good".into() } else { "unusable".into() },
+                time(now_ms.saturating_sub(s.created_ms)),
+                bytes(Some(s.bytes)),
+                s.keys.map_or("-".into(), |keys| keys.to_string()),
+                s.server.clone(),
+                s.problem.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    table(&["SNAPSHOT", "STATE", ">AGE", ">SIZE", ">KEYS", "SERVER", "PROBLEM"], &rows)
+}
+
+fn render_snapshot(s: &SnapshotRow) -> String {
+    let position = s.position.as_ref().map_or("none".into(), |at| format!("{} at {}", at.replid, at.offset));
+    let lines = [
+        ("snapshot", s.id.to_string()),
+        ("state", s.problem.as_ref().map_or("good".into(), |problem| format!("unusable: {problem}"))),
+        ("created", date(s.created_ms)),
+        ("size", format!("{} ({} bytes)", bytes(Some(s.bytes)), s.bytes)),
+        ("keys", s.keys.map_or("unknown".into(), |keys| keys.to_string())),
+        ("epoch", s.epoch.to_string()),
+        ("position", position),
+        ("written by", format!("instance {}, server {}", s.instance, s.server)),
+    ];
+    lines.map(|(name, value)| format!("{name:<12}{}\n", clean(&value))).concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::example;
+
+    fn answer() -> ClusterAnswer {
+        let published = example::published();
+        ClusterAnswer {
+            cluster: published.cluster,
+            operation: published.operation,
+            last_success_ms: 1,
+            now_ms: 1_795_496_400_000,
+        }
+    }
+
+    #[test]
+    fn the_status_says_it_all() {
+        let text = render(&answer(), &example::published().plan);
+        for line in [
+            "www/prod/cache   epoch 7, stable",
+            "INSTANCE  ROLE     STATE    REDIS              OFFSET     BEHIND  HEARD  REMARKS",
+            "1         master   serving  10.20.0.11:31002  8812512          -  0.1 s",
+            "3         replica  loading  10.20.0.13:31006        -          -  0.1 s  loading 61 %",
+            "Next:       instance 2 if the master died now, 0 B lost",
+            "Operation:  backup by ann@ops1: instance 2 uploads 41.0 MiB of 96.2 MiB",
+            "Waits for:  agent-silent: instance 4 is silent",
+        ] {
+            assert!(text.lines().any(|l| l.starts_with(line)), "{line}\nin\n{text}");
+        }
+        assert!(text.contains("Snapshot:   0000000007-20261124T044500Z-00000000000008700000, 15 min old, 96.2 MiB"), "{text}");
+    }
+
+    #[test]
+    fn an_empty_cluster_is_shown_too() {
+        let empty = ClusterAnswer { cluster: Default::default(), operation: None, last_success_ms: 0, now_ms: 0 };
+        let text = render(&empty, &PlanView::default());
+        assert!(text.contains("not bootstrapped") && text.contains("nobody could take over"), "{text}");
+    }
+
+    #[test]
+    fn history_and_snapshots_are_tables() {
+        let published = example::published();
+        let history = render_history(&published.history);
+        assert!(history.contains("    7  2026-11-24 04:53:01Z  failover   "), "{history}");
+        let snapshots = render_snapshots(&published.snapshots, 1_795_496_400_000);
+        assert!(
+            snapshots.contains("unusable  15 min  96.2 MiB  104211  7.0.15  piece 3 differs from its checksum"),
+            "{snapshots}"
+        );
+        assert!(render_snapshot(&published.snapshots[0]).contains("written by  instance 2, server 7.0.15"));
+    }
+}
