@@ -222,19 +222,23 @@ fn lowest<'a>(idle: &[(&'a AgentView, &'a State)]) -> (&'a AgentView, &'a State)
 /// Only a cluster that never had data, and has no snapshot, good or bad, starts empty.
 fn start_empty(view: View<'_>, record: Recorded<'_>, idle: &[(&AgentView, &State)], plan: &mut Plan) {
     let entries = view.seen.store.snapshots.iter().flatten().count();
-    if record.record.initialised || entries > 0 {
+    if (record.record.initialised || entries > 0) && !view.seen.may_start_empty() {
         let unusable: Vec<&String> = view.seen.unusable.iter().collect();
         plan.wait(
             Reason::NoSource,
             format!(
                 "this cluster has had data, and no copy of it can be used ({entries} snapshots in the store, unusable: {unusable:?}): \
-                 it never starts empty by itself. Repair the store, or put a good snapshot into it"
+                 it never starts empty by itself. Repair the store or put a good snapshot into it; \
+                 if the data may be given up: aurora-redis restore --empty --consent"
             ),
         );
         return;
     }
     let (agent, state) = lowest(idle);
-    plan.act(record.command(agent, state, Order::Start { source: Source::Empty }), "a new cluster without any data");
+    plan.act(
+        record.command(agent, state, Order::Start { source: Source::Empty }),
+        "no data: a new cluster, or one whose data was given up",
+    );
 }
 
 /// An instance that is starting from a source chosen before, in words with its progress.
