@@ -189,6 +189,9 @@ fn start_from(view: View<'_>, record: Recorded<'_>, best: Option<&Copy>, plan: &
         record.agents(view).filter(|(_, s)| s.redis.is_none() && s.activity.is_none() && !s.stopping).collect();
     let reported = record.agents(view).count();
     let waited = view.now.saturating_sub(view.seen.phase_since) >= view.timing.bootstrap_wait;
+    if idle.is_empty() {
+        free_one(view, record, plan);
+    }
     if idle.is_empty() || (reported < view.spec.instances as usize && !waited) {
         let message =
             format!("{reported} of {} instances have reported; a better copy may be in a missing one", view.spec.instances);
@@ -212,6 +215,20 @@ fn start_from(view: View<'_>, record: Recorded<'_>, best: Option<&Copy>, plan: &
         }
         Some(Holder::Live { .. }) => (),
         None => start_empty(view, record, &idle, plan),
+    }
+}
+
+/// Every agent has a server and none has a usable copy: one that holds nothing (its first sync never ended) makes room.
+fn free_one(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
+    let empty = record.agents(view).filter(|(_, s)| {
+        let holds_nothing = s.redis.as_ref().is_some_and(|r| r.keys == 0 && r.answering && !r.run_id.is_empty());
+        holds_nothing && s.fenced_epoch == Some(record.record.epoch) && copies::place(s, record.record).is_none()
+    });
+    if let Some((agent, state)) = empty.min_by_key(|(_, s)| s.instance) {
+        plan.act(
+            record.command(agent, state, Order::Stop),
+            "its server holds no data, and an instance is needed to start from a copy",
+        );
     }
 }
 

@@ -266,10 +266,12 @@ impl Sim {
                 let state = &mut self.instances[at].state;
                 let redis = state.redis.as_mut().unwrap();
                 (redis.following, redis.link) = (Some(Address { host: "127.0.0.1".into(), port: 1 }), Some(false));
+                redis.syncing = false;
                 (state.role, state.fenced_epoch, state.serving) = (Role::Replica, Some(epoch), false);
             }
             Order::Configure { settings } => self.instances[at].state.settings = settings,
-            Order::Backup { .. } | Order::Stop => (),
+            Order::Stop => self.kill_server(at),
+            Order::Backup { .. } => (),
         }
     }
 
@@ -397,6 +399,11 @@ impl Sim {
             }
         }
         let now = self.now;
+        for instance in &mut self.instances {
+            if let Some(redis) = &mut instance.state.redis {
+                redis.keys = instance.writes.len() as u64;
+            }
+        }
         for (_, controller, action) in self.commits.extract_if(.., |(at, ..)| *at <= now).collect::<Vec<_>>() {
             self.commit(controller, action);
         }
@@ -420,7 +427,7 @@ impl Sim {
     /// Every copy was lost before the first snapshot: the cluster waits for somebody's consent, for ever.
     fn nothing_is_left(&self) -> bool {
         let initialised = self.record.as_ref().is_some_and(|(r, _)| r.initialised);
-        initialised && self.store.is_empty() && self.instances.iter().all(|i| i.state.redis.is_none())
+        initialised && self.store.is_empty() && self.instances.iter().all(|i| i.writes.is_empty() || i.state.redis.is_none())
     }
 }
 
