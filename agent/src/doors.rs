@@ -21,7 +21,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// Longest wait for the withdrawal before a server is stopped: ZooKeeper may be away.
 const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is published at the moment.
+/// Whether anything is published at the moment, or may be about to be.
 #[derive(Debug)]
 pub(crate) struct Doors {
     published: watch::Sender<bool>,
@@ -63,6 +63,8 @@ pub(crate) async fn run(node: Arc<Node>) {
         let session = sessions.borrow_and_update().clone();
         states.borrow_and_update();
         records.borrow_and_update();
+        // Before the state is looked at: who then withdraws and waits, waits for the end of this round at least.
+        node.doors.published.send_replace(true);
         let wanted = wanted(&node);
         let look = looked.elapsed() > LOOK_EVERY;
         let result = match session {
