@@ -18,7 +18,7 @@ use crate::view::Operation;
 
 mod agents;
 pub mod catalogue;
-pub(crate) mod memory;
+mod memory;
 pub mod tasks;
 mod testimony;
 

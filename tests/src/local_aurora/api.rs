@@ -226,3 +226,7 @@ fn strip_data(task: &mut ScheduledTask) {
         executor.data = None;
     }
 }
+
+#[cfg(test)]
+#[path = "api_tests.rs"]
+mod tests;

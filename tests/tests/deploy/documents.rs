@@ -1,13 +1,25 @@
 //! Examples, links and file names in the documents are true.
 
+use std::process::Command;
+
 use agent::snapshot::Manifest;
+use controller::cluster_file::ClusterFile;
 use controller::http::ClusterAnswer;
 use controller::view::Ask;
 
-use crate::{assert_same, project, text};
+use tests::harness::binaries;
 
-const PAGES: [&str; 6] =
-    ["deploy/RUNBOOK.md", "docs/configuration.md", "docs/http.md", "docs/protocol.md", "docs/snapshots.md", "CHANGELOG.md"];
+use crate::{assert_same, project, run, text};
+
+/// Every document, by its path from the top.
+fn pages() -> Vec<String> {
+    let markdown = |dir: &str| {
+        let entries = std::fs::read_dir(project(dir)).unwrap_or_else(|error| panic!("{dir}: {error}"));
+        let names = entries.map(|entry| entry.expect("a directory can be read").file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.ends_with(".md")).map(|name| format!("{dir}/{name}")).collect::<Vec<_>>()
+    };
+    [".", "docs", "deploy", "tests"].into_iter().flat_map(markdown).collect()
+}
 
 /// The fenced blocks of one language in a page.
 fn blocks(page: &str, language: &str) -> Vec<String> {
@@ -27,13 +39,66 @@ fn the_manifest_shown_is_one() {
 #[test]
 fn files_that_are_named_exist() {
     let top = ["agent/", "aurora/", "controller/", "deploy/", "docs/", "tests/", ".ci/"];
-    for page in PAGES {
-        let page_text = text(page);
+    for page in pages() {
+        let page_text = text(&page);
         let named = page_text.split('`').skip(1).step_by(2).filter(|word| top.iter().any(|dir| word.starts_with(dir)));
         for path in named.filter(|path| !path.contains([' ', '*', '{', '…'])) {
             assert!(project(path).exists(), "{page} names {path}, which is not there");
         }
     }
+}
+
+/// Every link to another document, and to a heading in it, leads somewhere.
+#[test]
+fn links_lead_somewhere() {
+    for page in pages() {
+        let page_text = text(&page);
+        let targets = page_text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+        for target in targets.filter(|target| !target.contains("://")) {
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let path = if file.is_empty() {
+                project(&page)
+            } else {
+                project(&page).parent().expect("a page is in a directory").join(file)
+            };
+            let found = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{page} links to {target}: {error}"));
+            let anchors = found.lines().filter(|line| line.starts_with('#')).map(anchor).collect::<Vec<_>>();
+            assert!(
+                heading.is_empty() || anchors.iter().any(|known| known == heading),
+                "{page} links to {target}; there are {anchors:?}"
+            );
+        }
+    }
+}
+
+/// The name under which a heading can be linked to.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim_start_matches('#').trim().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+/// Every `aurora-redis VERB …` in the documents is a command there is.
+#[test]
+fn commands_that_are_named_exist() {
+    let program = binaries::ours("aurora-redis").unwrap_or_else(|error| panic!("{error:#}"));
+    let help = run(Command::new(program).arg("--help"));
+    let listed = help.split("Commands:").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("the help lists the commands");
+    let verbs: Vec<&str> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    for page in pages() {
+        let page_text = text(&page);
+        let commands =
+            ["`aurora-redis ", "\naurora-redis ", "; aurora-redis "].into_iter().flat_map(|begin| page_text.split(begin).skip(1));
+        for command in commands {
+            let verb: String = command.chars().take_while(char::is_ascii_lowercase).collect();
+            assert!(verbs.contains(&&*verb), "{page}: no command {verb:?} in {verbs:?}");
+        }
+    }
+}
+
+#[test]
+fn the_example_of_a_cluster_file_is_one() {
+    let file = ClusterFile::load(&project("deploy/cluster.toml")).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    assert_eq!(file.cluster, "redis/prod/cache");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The example configuration is what the program prints, and HAProxy accepts it.
 
-use controller::haproxy::{Options, render};
+use std::process::Command;
+
+use tests::harness::binaries;
 
 use crate::{project, run, text, tool};
 
@@ -8,19 +10,13 @@ const EXAMPLE: &str = "deploy/haproxy/haproxy.cfg";
 
 #[test]
 fn the_example_is_what_is_printed() {
-    let options = Options {
-        cluster: "redis/prod/cache".into(),
-        bind: "*".into(),
-        writers_port: 6379,
-        readers_port: 6380,
-        slots: 16,
-        max_lag_bytes: 1 << 20,
-        socket: "/run/haproxy/admin.sock".into(),
-    };
+    let program = binaries::ours("aurora-redis").unwrap_or_else(|error| panic!("{error:#}"));
+    let arguments = ["haproxy", "config", "--cluster", "redis/prod/cache", "--zookeeper", "zk1.example.com:2181"];
+    let printed = run(Command::new(program).args(arguments).current_dir("/"));
     if std::env::var_os("RENEW").is_some() {
-        std::fs::write(project(EXAMPLE), render(&options)).expect("the example can be written");
+        std::fs::write(project(EXAMPLE), &printed).expect("the example can be written");
     }
-    assert_eq!(text(EXAMPLE), render(&options), "run: RENEW=1 cargo test -p tests --test deploy haproxy");
+    assert_eq!(text(EXAMPLE), printed, "run: RENEW=1 cargo test -p tests --test deploy haproxy");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use tests::harness::process::Process;
 use tests::harness::zookeeper::ZooKeeper;
 use tests::harness::{Bench, binaries, wait};
 
-use crate::{python, run};
+use crate::{project, python, run};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -234,5 +234,48 @@ fn controllers_get_the_static_port_on_hosts_kept_for_them() {
         let members = scheduler.members("redis/prod/cache-controller").await?;
         ensure!(members.len() == 1 && members[0].service_endpoint.port == port.number(), "{members:?}");
         Ok(())
+    });
+}
+
+/// Where the leading controller's API is, by the ports of its tasks.
+async fn cluster_view(scheduler: &Scheduler) -> Result<controller::http::ClusterAnswer> {
+    let tasks = scheduler.tasks().await?;
+    let task = tasks.iter().find(|task| task.job == "redis/prod/cache-controller").context("no controller runs")?;
+    let port = task.ports.get("health").context("it has no port")?;
+    let answer = reqwest::get(format!("http://127.0.0.1:{port}/api/v1/cluster")).await?;
+    let status = answer.status();
+    let body = answer.text().await?;
+    ensure!(status.is_success(), "{status}: {body}");
+    Ok(serde_json::from_str(&body)?)
+}
+
+#[test]
+fn the_jobs_of_the_files_are_a_working_cluster() {
+    Bench::run("files", async |bench| {
+        let scheduler = Scheduler::start(&bench).await?;
+        let zookeeper = scheduler.zookeeper.connect_string();
+        let store = format!("--snapshots-uri file://{}", bench.subdir("store")?.display());
+        let flags = format!("{store} --redis-server {}", binaries::cached("bin/redis-server")?.display());
+        let (agent, controller) = (binaries::ours("aurora-redis-agent")?, binaries::ours("aurora-redis-controller")?);
+        let everywhere = ("zookeeper", zookeeper.as_str());
+        let bindings = [everywhere, ("controller", text_of(&controller)), ("controller_flags", &store), ("instances", "2")];
+        scheduler.create(evaluate("controller.aurora", &bindings, &[])).await?;
+        let bindings = [everywhere, ("agent", text_of(&agent)), ("agent_flags", &flags)];
+        scheduler.create(evaluate("redis.aurora", &bindings, &[])).await?;
+
+        // The job is there already: `create` only adds the desired state.
+        let mut command = bench.command(&bench.here(), binaries::ours("aurora-redis")?);
+        command.args(["--zookeeper", &zookeeper, "--output", "json", "create"]).arg(project("deploy/cluster.toml"));
+        let created = tokio::task::spawn_blocking(move || run(&mut command)).await?;
+        let created: serde_json::Value = serde_json::from_str(&created)?;
+        ensure!(created["spec"] == "created" && created["job"] == "exists", "{created}");
+
+        let look = async || -> Result<()> {
+            let view = cluster_view(&scheduler).await?.cluster;
+            let serving = view.instances.iter().filter(|instance| instance.state == "serving").count();
+            ensure!(view.master.is_some() && serving == 3, "{}; {serving} serve", view.summary);
+            Ok(())
+        };
+        wait::until("one master and two replicas serve", Duration::from_secs(90), look).await
     });
 }

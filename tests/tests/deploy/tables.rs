@@ -13,8 +13,10 @@ fn tables() -> Vec<Table> {
     let settings = "docs/configuration.md";
     vec![
         (settings, "settings: agent", of_settings(agent::config::KEYS)),
+        (settings, "settings: managed", of_managed()),
         (settings, "settings: controller", of_settings(controller::config::KEYS)),
         (settings, "settings: command line", of_settings(controller::config::COMMAND_LINE_KEYS)),
+        (settings, "settings: cluster file", of_settings(controller::cluster_file::KEYS)),
         ("docs/http.md", "metrics: controller", of_controller_metrics()),
         ("docs/http.md", "metrics: agent", of_agent_metrics()),
     ]
@@ -31,6 +33,19 @@ fn of_settings(keys: &[Key]) -> String {
     };
     let rows: String = keys.iter().map(row).collect();
     format!("| setting | value | default | what |\n|---|---|---|---|\n{rows}")
+}
+
+/// The settings of Redis that cannot be passed through, as the source lists them.
+fn of_managed() -> String {
+    let source = text("agent/src/redis/conf.rs");
+    let list = source.split("const MANAGED").nth(1).and_then(|rest| rest.split("\n];").next()).expect("conf.rs lists them");
+    let quoted = |line: &str| line.split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let row = |line: &str| match &quoted(line)[..] {
+        [name, why] => Some(format!("| `{name}` | {} |\n", cell(why))),
+        _ => None,
+    };
+    let rows: String = list.lines().filter_map(row).collect();
+    format!("| setting of Redis | why not |\n|---|---|\n{rows}")
 }
 
 fn of_controller_metrics() -> String {
