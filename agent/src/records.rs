@@ -101,12 +101,18 @@ impl Records {
 /// Keeps the reader up to date for as long as the agent runs.
 pub(crate) async fn follow(node: Arc<Node>) {
     let mut watched = zk::watch_node(&node.keeper, &node.records.path);
+    let mut logged = None;
     loop {
         let now = watched.borrow_and_update().clone();
-        match (&now.node, &now.problem) {
-            (_, Some(problem)) => tracing::warn!(problem, "the record cannot be read now"),
-            (Some(read), None) => node.records.take(&node, read),
-            (None, None) => {}
+        if let (Some(read), None) = (&now.node, &now.problem) {
+            node.records.take(&node, read);
+        }
+        if now.problem != logged {
+            match &now.problem {
+                Some(problem) => tracing::warn!(problem, "the record cannot be read now"),
+                None => tracing::info!("the record can be read"),
+            }
+            logged = now.problem;
         }
         if watched.changed().await.is_err() {
             return;

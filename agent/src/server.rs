@@ -14,9 +14,9 @@ use tokio::sync::watch;
 
 use crate::api::Epoch;
 use crate::process::{self, Eye};
-use crate::redis::conf;
 use crate::redis::connection::{Connection, Error};
 use crate::redis::info::{Info, Version};
+use crate::redis::{backlog, conf};
 
 /// How often `/proc/<pid>/stat` is read.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -130,6 +130,12 @@ impl Server {
             }
             other => other.map(drop),
         }
+    }
+
+    /// Makes sure that writes are counted and the history is settled, see [`backlog`].
+    pub async fn begin_backlog(&self) -> std::io::Result<()> {
+        let info = self.info(ROLE_TIMEOUT).await.map_err(std::io::Error::other)?;
+        if info.backlog { Ok(()) } else { backlog::begin(&self.socket, &self.password).await }
     }
 
     /// Proof of death; absent while it lives.

@@ -88,6 +88,9 @@ enum Verb {
         /// Go on without proof that the last master is gone. Make sure that it is: two masters lose writes.
         #[arg(long)]
         consent: bool,
+        /// Start without any data, where no copy of it is left. Needs --consent.
+        #[arg(long, requires = "consent", conflicts_with = "snapshot")]
+        empty: bool,
         /// Do not ask.
         #[arg(long, short)]
         yes: bool,
@@ -245,8 +248,8 @@ async fn dispatch(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Snapshots { verb: Some(SnapshotsVerb::Show { id }) } => show::snapshot(context, &id).await,
         Verb::Scale { instances, yes } => operations::scale(context, instances, yes).await,
         Verb::Backup { no_wait } => operations::backup(context, no_wait).await,
-        Verb::Restore { snapshot, consent, yes, no_wait } => {
-            operations::restore(context, operations::Restore { snapshot, consent, yes, no_wait }).await
+        Verb::Restore { snapshot, consent, empty, yes, no_wait } => {
+            operations::restore(context, operations::Restore { snapshot, consent, empty, yes, no_wait }).await
         }
         Verb::Haproxy { verb: HaproxyVerb::Config { bind, writers_port, readers_port, slots, max_lag_bytes, socket } } => {
             let cluster = context.place.cluster.clone();

@@ -91,6 +91,16 @@ pub struct Observed {
     pub wall_ms: u64,
 }
 
+impl Observed {
+    /// Whether somebody has consented to a start without any data.
+    pub fn may_start_empty(&self) -> bool {
+        self.operation
+            .as_ref()
+            .filter(|o| o.outcome.is_none())
+            .is_some_and(|o| matches!(o.kind, crate::view::OperationKind::Restore { empty: true, consent_epoch: Some(_), .. }))
+    }
+}
+
 /// One agent as last heard.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentView {

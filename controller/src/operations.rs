@@ -34,7 +34,10 @@ pub fn judge(ask: &Ask, view: View<'_>, id: String) -> Judgement {
     match ask {
         Ask::Scale { owner, instances } => scale(owner, *instances, view),
         Ask::Backup { owner } => backup(owner, view, id),
-        Ask::Restore { owner, snapshot, consent_epoch } => restore(owner, snapshot.as_ref(), *consent_epoch, view, id),
+        Ask::Restore { owner, snapshot, consent_epoch, empty } => {
+            let wish = Wish { snapshot: snapshot.as_ref(), consent: *consent_epoch, empty: *empty };
+            restore(owner, wish, view, id)
+        }
     }
 }
 
@@ -100,7 +103,16 @@ fn kind(operation: &Operation) -> &'static str {
     }
 }
 
-fn restore(owner: &str, snapshot: Option<&SnapshotId>, consent: Option<Epoch>, view: View<'_>, id: String) -> Judgement {
+/// What a restore is asked to do.
+#[derive(Clone, Copy)]
+struct Wish<'a> {
+    snapshot: Option<&'a SnapshotId>,
+    consent: Option<Epoch>,
+    empty: bool,
+}
+
+fn restore(owner: &str, wish: Wish<'_>, view: View<'_>, id: String) -> Judgement {
+    let Wish { snapshot, consent, empty } = wish;
     let Some((record, version)) = &view.seen.record else {
         return Judgement::Refuse("the cluster has no record yet: it starts from the best snapshot by itself".into());
     };
@@ -116,6 +128,9 @@ fn restore(owner: &str, snapshot: Option<&SnapshotId>, consent: Option<Epoch>, v
         && !view.seen.store.snapshots.iter().flatten().any(|row| row.good && row.id == *id)
     {
         return Judgement::Refuse(format!("snapshot {id} is not among the good ones: aurora-redis snapshots list shows them"));
+    }
+    if empty && let Some(refusal) = refuse_empty(wish, view, recorded) {
+        return Judgement::Refuse(refusal);
     }
     if let Some(stated) = consent
         && stated != record.epoch
@@ -134,10 +149,30 @@ fn restore(owner: &str, snapshot: Option<&SnapshotId>, consent: Option<Epoch>, v
             record.epoch
         ));
     }
-    let kind = OperationKind::Restore { snapshot: snapshot.cloned(), consent_epoch: consent };
+    let kind = OperationKind::Restore { snapshot: snapshot.cloned(), consent_epoch: consent, empty };
     let operation = operation(id, kind, owner, record.epoch, view, RESTORE_WITHIN_MS);
     let evidence = proven.as_ref().map_or_else(|| "your consent".into(), evidence::describe);
     Judgement::Begin(operation, format!("a new epoch begins on {evidence}; {}", expected(view, recorded, snapshot)))
+}
+
+/// Starting without data is only for a cluster of which nothing is left, and with consent.
+fn refuse_empty(wish: Wish<'_>, view: View<'_>, record: Recorded<'_>) -> Option<String> {
+    if wish.consent.is_none() {
+        return Some(format!("a start without any data needs --consent (epoch {})", record.record.epoch));
+    }
+    if wish.snapshot.is_some() {
+        return Some("either a snapshot or an empty start, not both".into());
+    }
+    let left =
+        view.seen.agents.iter().filter_map(|a| a.state.as_ref()).filter(|s| s.redis.is_some() || s.local.is_some()).count();
+    let snapshots = view.seen.store.snapshots.as_ref().map(|rows| rows.iter().filter(|row| row.good).count());
+    match (left, snapshots) {
+        (0, Some(0)) => None,
+        (_, None) => Some("the store cannot be listed: it may hold a snapshot to start from".into()),
+        (copies, Some(stored)) => Some(format!(
+            "{copies} instance(s) and {stored} good snapshot(s) hold data: a restore without --empty uses the best of them"
+        )),
+    }
 }
 
 fn unproven(view: View<'_>, record: Recorded<'_>) -> String {

@@ -248,6 +248,9 @@ pub enum OperationKind {
         snapshot: Option<SnapshotId>,
         /// Consent to go on without evidence about the last master: the epoch it was given for.
         consent_epoch: Option<Epoch>,
+        /// Consent to start without any data.
+        #[serde(default)]
+        empty: bool,
     },
 }
 
@@ -268,6 +271,9 @@ pub enum Ask {
         snapshot: Option<SnapshotId>,
         /// Present epoch, stated as consent.
         consent_epoch: Option<Epoch>,
+        /// Start without any data, where no copy is left; needs consent.
+        #[serde(default)]
+        empty: bool,
     },
     /// Change the number of instances.
     Scale {

@@ -22,11 +22,11 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -
     match server.change_role(DEAD_PORT).await {
         Ok(()) => {}
         // The server was killed for its silence: that is a fence too, and its death is in the state.
-        Err(error) if !error.is_reply() => return proven_dead(server),
+        Err(error) if !error.is_reply() => return proven_dead(node, server).await,
         // A script holds it; what it does meanwhile counts as written by the old master, so it must end now.
         Err(error) if error.code() == "BUSY" => {
             server.kill().await;
-            return proven_dead(server);
+            return proven_dead(node, server).await;
         }
         Err(error) => return Err(from_redis(error)),
     }
@@ -36,16 +36,19 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -
     if !held {
         node.change(|parts| parts.duty.fenced = None);
         server.kill().await;
-        return proven_dead(server);
+        return proven_dead(node, server).await;
     }
     node.refresh(server).await.map_err(from_redis)?;
     tracing::info!(run_id = server.run_id(), epoch = stamp.epoch, "fenced");
     Ok(Done::Now)
 }
 
-fn proven_dead(server: &Server) -> Result<Done, Halt> {
+async fn proven_dead(node: &Node, server: &Arc<Server>) -> Result<Done, Halt> {
     match server.proof() {
-        Some(_) => Ok(Done::Now),
+        Some(_) => {
+            node.without(server).await;
+            Ok(Done::Now)
+        }
         None => Err(failed("not-dead", "the server neither answers nor dies: nothing proves that it takes no writes")),
     }
 }

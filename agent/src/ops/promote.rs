@@ -39,6 +39,7 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -
 
 async fn open(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -> Result<Done, Halt> {
     server.change_role("REPLICAOF NO ONE").await.map_err(from_redis)?;
+    server.begin_backlog().await.map_err(|error| failed("backlog", error))?;
     open_port(node, server).await?;
     prove_write(server).await?;
     let noted = node.notebook.change(|memory| memory.assigned_epoch = stamp.epoch);

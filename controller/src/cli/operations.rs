@@ -55,6 +55,7 @@ pub(super) async fn backup(context: &Context, no_wait: bool) -> Result<(), Failu
 pub(super) struct Restore {
     pub snapshot: Option<SnapshotId>,
     pub consent: bool,
+    pub empty: bool,
     pub yes: bool,
     pub no_wait: bool,
 }
@@ -71,7 +72,7 @@ pub(super) async fn restore(context: &Context, wanted: Restore) -> Result<(), Fa
     eprintln!("{}", restore_plan(&answer, source, wanted.consent));
     confirm(&format!("Restore {}?", context.place.cluster), wanted.yes)?;
     let consent_epoch: Option<Epoch> = wanted.consent.then_some(answer.cluster.epoch);
-    let ask = Ask::Restore { owner: owner(), snapshot: wanted.snapshot, consent_epoch };
+    let ask = Ask::Restore { owner: owner(), snapshot: wanted.snapshot, consent_epoch, empty: wanted.empty };
     let reply = accepted(door.ask(&ask).await?)?;
     finish(context, &reply, wanted.no_wait).await
 }

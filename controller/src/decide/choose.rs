@@ -189,6 +189,9 @@ fn start_from(view: View<'_>, record: Recorded<'_>, best: Option<&Copy>, plan: &
         record.agents(view).filter(|(_, s)| s.redis.is_none() && s.activity.is_none() && !s.stopping).collect();
     let reported = record.agents(view).count();
     let waited = view.now.saturating_sub(view.seen.phase_since) >= view.timing.bootstrap_wait;
+    if idle.is_empty() {
+        free_one(view, record, plan);
+    }
     if idle.is_empty() || (reported < view.spec.instances as usize && !waited) {
         let message =
             format!("{reported} of {} instances have reported; a better copy may be in a missing one", view.spec.instances);
@@ -215,6 +218,20 @@ fn start_from(view: View<'_>, record: Recorded<'_>, best: Option<&Copy>, plan: &
     }
 }
 
+/// Every agent has a server and none has a usable copy: one that holds nothing (its first sync never ended) makes room.
+fn free_one(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
+    let empty = record.agents(view).filter(|(_, s)| {
+        let holds_nothing = s.redis.as_ref().is_some_and(|r| r.keys == 0 && r.answering && !r.run_id.is_empty());
+        holds_nothing && s.fenced_epoch == Some(record.record.epoch) && copies::place(s, record.record).is_none()
+    });
+    if let Some((agent, state)) = empty.min_by_key(|(_, s)| s.instance) {
+        plan.act(
+            record.command(agent, state, Order::Stop),
+            "its server holds no data, and an instance is needed to start from a copy",
+        );
+    }
+}
+
 fn lowest<'a>(idle: &[(&'a AgentView, &'a State)]) -> (&'a AgentView, &'a State) {
     *idle.iter().min_by_key(|(_, s)| s.instance).expect("called with at least one idle agent")
 }
@@ -222,19 +239,23 @@ fn lowest<'a>(idle: &[(&'a AgentView, &'a State)]) -> (&'a AgentView, &'a State)
 /// Only a cluster that never had data, and has no snapshot, good or bad, starts empty.
 fn start_empty(view: View<'_>, record: Recorded<'_>, idle: &[(&AgentView, &State)], plan: &mut Plan) {
     let entries = view.seen.store.snapshots.iter().flatten().count();
-    if record.record.initialised || entries > 0 {
+    if (record.record.initialised || entries > 0) && !view.seen.may_start_empty() {
         let unusable: Vec<&String> = view.seen.unusable.iter().collect();
         plan.wait(
             Reason::NoSource,
             format!(
                 "this cluster has had data, and no copy of it can be used ({entries} snapshots in the store, unusable: {unusable:?}): \
-                 it never starts empty by itself. Repair the store, or put a good snapshot into it"
+                 it never starts empty by itself. Repair the store or put a good snapshot into it; \
+                 if the data may be given up: aurora-redis restore --empty --consent"
             ),
         );
         return;
     }
     let (agent, state) = lowest(idle);
-    plan.act(record.command(agent, state, Order::Start { source: Source::Empty }), "a new cluster without any data");
+    plan.act(
+        record.command(agent, state, Order::Start { source: Source::Empty }),
+        "no data: a new cluster, or one whose data was given up",
+    );
 }
 
 /// An instance that is starting from a source chosen before, in words with its progress.

@@ -5,6 +5,7 @@
 
 use agent::api::{Position, State};
 use agent::record::{Phase, Record};
+use agent::snapshot::SnapshotId;
 
 use super::{Recorded, View};
 use crate::model::{Copy, Holder, Observed, member};
@@ -76,8 +77,13 @@ pub fn place(state: &State, record: &Record) -> Option<(u64, u64)> {
     {
         return Some((epoch, end.saturating_sub(1)));
     }
-    // Chosen as the best and started by this epoch: it stands for its source, whose history may be nameless.
-    is_started_for(state, record).then_some((if record.initialised { 1 } else { 0 }, 0))
+    // Started for this epoch from a history that the lineage does not know (its master died before it was settled): it stands where its
+    // source stood when it was chosen.
+    is_started_for(state, record).then(|| match redis.source.strip_prefix("snapshot:").map(str::parse::<SnapshotId>) {
+        Some(Ok(id)) => (id.epoch(), id.offset()),
+        _ if redis.source == "empty" => (0, 0),
+        _ => (record.epoch.saturating_sub(1), redis.offset),
+    })
 }
 
 /// Dumps in the sandboxes of idle agents.

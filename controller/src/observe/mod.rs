@@ -18,7 +18,7 @@ use crate::view::Operation;
 
 mod agents;
 pub mod catalogue;
-mod memory;
+pub(crate) mod memory;
 pub mod tasks;
 mod testimony;
 

@@ -10,7 +10,9 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::hosts::Host;
 use super::membership::{Membership, Nodes};
+use super::on_host::OnHost;
 use super::thermos::Announce;
 
 /// Where and how tasks are announced.
@@ -64,15 +66,16 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// Starts announcing in the background.
-    pub fn start(settings: &Settings, job: &JobKey, member: Vec<u8>) -> Self {
-        let membership = Membership::start(Nodes {
+    /// Starts announcing in the background, from the host.
+    pub fn start(settings: &Settings, job: &JobKey, host: &Host, on_host: &OnHost, member: Vec<u8>) -> Self {
+        let nodes = Nodes {
             ensemble: settings.ensemble.clone(),
             session_timeout: settings.session_timeout,
             retry: Duration::from_secs(1),
             directory: format!("{}/{job}", settings.root),
             entries: vec![("member_".to_owned(), member)],
-        });
+        };
+        let membership = Membership::start_on(nodes, host, on_host);
         Self {
             present: membership.present(),
             membership,

@@ -226,7 +226,3 @@ fn strip_data(task: &mut ScheduledTask) {
         executor.data = None;
     }
 }
-
-#[cfg(test)]
-#[path = "api_tests.rs"]
-mod tests;

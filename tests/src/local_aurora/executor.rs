@@ -113,7 +113,7 @@ fn start(assignment: &Assignment, settings: &Settings) -> Result<Parts, String> 
     let runner = runner::start(job.task.clone(), place.clone(), settings.on_host.spawner.clone(), settings.guard.clone());
     let announcer = job.announce.as_ref().map(|announce| {
         let data = announcer::member(announce, &assignment.ports, assignment.host.address, assignment.instance);
-        Announcer::start(&settings.announcer, &assignment.job, data)
+        Announcer::start(&settings.announcer, &assignment.job, &assignment.host, &settings.on_host, data)
     });
     let verdicts = watch_health(&job, assignment, place, &settings.on_host);
     Ok(Parts { job, runner, announcer, verdicts })

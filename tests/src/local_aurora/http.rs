@@ -123,3 +123,7 @@ fn html(status: StatusCode, text: &str) -> Response {
     let page = format!("<html><body><h2>HTTP ERROR {}</h2><p>{text}</p></body></html>\n", status.as_u16());
     (status, axum::response::Html(page)).into_response()
 }
+
+#[cfg(test)]
+#[path = "recorded_tests.rs"]
+mod tests;

@@ -3,9 +3,14 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use zookeeper_client::{Acls, Client, CreateMode, Error, SessionState};
+
+use super::hosts::Host;
+use super::on_host::OnHost;
+use super::remote;
 
 /// Limit for one call to ZooKeeper.
 const CALL: Duration = Duration::from_secs(5);
@@ -14,7 +19,7 @@ const CALL: Duration = Duration::from_secs(5);
 const LEAVE: Duration = Duration::from_secs(1);
 
 /// What to keep in ZooKeeper.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Nodes {
     /// Connect string.
     pub ensemble: String,
@@ -38,9 +43,25 @@ pub struct Membership {
 impl Membership {
     /// Starts making the nodes in the background.
     pub fn start(nodes: Nodes) -> Self {
+        Self::run(|tell, leaving| keep(nodes, tell, leaving))
+    }
+
+    /// As [`Membership::start`], from inside the wrapper of `host` if it has one.
+    pub fn start_on(nodes: Nodes, host: &Host, on_host: &OnHost) -> Self {
+        if host.wrapper.is_empty() {
+            return Self::start(nodes);
+        }
+        let (host, on_host) = (host.clone(), on_host.clone());
+        Self::run(|tell, leaving| remote::relay(nodes, host, on_host, tell, leaving))
+    }
+
+    fn run<F>(keep: impl FnOnce(watch::Sender<bool>, oneshot::Receiver<()>) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let (leave, leaving) = oneshot::channel();
         let (tell, present) = watch::channel(false);
-        let task = tokio::spawn(keep(nodes, tell, leaving));
+        let task = tokio::spawn(keep(tell, leaving));
         Self { leave, present, task }
     }
 

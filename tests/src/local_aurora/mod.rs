@@ -3,7 +3,7 @@
 //!
 //! For tests, drills and the quick start. Way of a job: [`http`] decodes the call, [`api`] answers it, [`config`] checks
 //! the job, [`state`] keeps the books and chooses hosts by [`placement`], [`scheduler`] carries out; per task an
-//! [`executor`] with a [`runner`] ([`runs`], [`process`]), an [`announcer`] ([`membership`]), [`health`] checks and
+//! [`executor`] with a [`runner`] ([`runs`], [`process`]), an [`announcer`] ([`membership`], [`remote`]), [`health`] checks and
 //! [`lifecycle`] calls. `hosts`, `thermos`, `template`, `runs`, `placement`, `config` and `state` are pure.
 
 pub mod announcer;
@@ -19,6 +19,7 @@ pub mod membership;
 pub mod on_host;
 pub mod placement;
 pub mod process;
+pub mod remote;
 pub mod runner;
 pub mod runs;
 pub mod scheduler;

@@ -13,6 +13,7 @@ use tokio::process::Command;
 
 use super::hosts::Host;
 use super::process::Spawner;
+use super::remote;
 
 /// Ports are taken from this range. It ends below the range from which Linux takes ports for outgoing connections, so
 /// that no connection occupies a port between its choice and its use.
@@ -238,10 +239,15 @@ pub enum Helper {
         /// Ports to leave out, as a JSON array.
         avoid: String,
     },
+    /// Keeps nodes in ZooKeeper until the input ends.
+    Announce {
+        /// What to keep, as JSON.
+        nodes: String,
+    },
 }
 
 impl Helper {
-    /// Does it and returns the JSON to print: `{"Ok": ...}` or `{"Err": "problem"}`.
+    /// Does it and returns the JSON to print: `{"Ok": ...}` or `{"Err": "problem"}`. Announcing prints by itself.
     pub async fn run(self) -> String {
         match self {
             Helper::Http { method, url, timeout_ms } => {
@@ -260,6 +266,13 @@ impl Helper {
                 let ports = free_ports(address, count, &avoid);
                 json(ports.map_err(|error| error.to_string()))
             }
+            Helper::Announce { nodes } => match serde_json::from_str(&nodes) {
+                Ok(nodes) => {
+                    remote::keep(nodes).await;
+                    json(Ok(()))
+                }
+                Err(error) => json::<()>(Err(error.to_string())),
+            },
         }
     }
 }

@@ -248,8 +248,20 @@ async fn namespaces(bench: Arc<Bench>) -> Result<()> {
         let url = format!("http://{}:{}/health", host.address, task.ports["health"]);
         ensure!(reqwest::get(url).await?.text().await? == "ok");
     }
+    world.member_count(&key(), 2).await?;
     world.client.restart_shards(&key(), &set(&[0])).await?;
     world.replaced(&tasks[0]).await?;
     ensure!(tasks[0].file("calls")?.contains("POST /quitquitquit"), "lifecycle calls go through the wrapper");
+    world.member_count(&key(), 2).await?;
+
+    // A host cut off loses its member, not its task.
+    bench.network().isolate(&bench.hosts()[1])?;
+    let left = world.member_count(&key(), 1).await?;
+    ensure!(left[0].shard == Some(0), "{left:?}");
+    ensure!(world.local_tasks().await?.iter().all(|task| task.task_id != tasks[0].task_id && task.state == "RUNNING"));
+    bench.network().heal()?;
+    world.member_count(&key(), 2).await?;
+    ensure!(world.process.stop(Duration::from_secs(20)), "it did not end by itself");
+    ensure!(world.members(&key()).await?.is_empty(), "members stayed");
     Ok(())
 }

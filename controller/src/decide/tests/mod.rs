@@ -12,6 +12,7 @@ use crate::model::*;
 use crate::view::{Operation, OperationKind, SnapshotRow};
 
 mod any;
+mod sim;
 mod vetoes;
 
 const NOW: Duration = Duration::from_secs(1000);
@@ -310,7 +311,7 @@ fn cloned_host_ids_switch_testimony_off() {
 fn consent_counts_for_the_epoch_it_names_and_never_against_a_serving_master() {
     let consent = |epoch| Operation {
         id: "o".into(),
-        kind: OperationKind::Restore { snapshot: None, consent_epoch: Some(epoch) },
+        kind: OperationKind::Restore { snapshot: None, consent_epoch: Some(epoch), empty: false },
         owner: "me".into(),
         epoch,
         step: String::new(),

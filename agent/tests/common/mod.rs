@@ -1,0 +1,336 @@
+//! What the agent's integration tests share: a real ZooKeeper, real agents with real redis-servers, and a controller's pen.
+
+#![allow(dead_code, missing_docs)]
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command as Process, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use agent::api::{Address, Answer, Command, Order, Source, Stamp, State};
+use agent::client::Client;
+use agent::record::{Durability, Member, Paths, Phase, Record};
+use agent::zk;
+use zookeeper_client as zkc;
+
+pub const CLUSTER: &str = "www/test/redis";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A port nobody listens on at the moment.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Waits for a condition, at most [`PATIENCE`].
+pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Connect string of this test binary's ZooKeeper. It ends with the process: the kernel kills it when the thread that started it is gone.
+pub fn zookeeper() -> &'static str {
+    static ZOOKEEPER: OnceLock<String> = OnceLock::new();
+    ZOOKEEPER.get_or_init(|| {
+        let port = free_port();
+        let (tx, rx) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let child = start_zookeeper(port);
+            tx.send(()).unwrap();
+            let _child = child;
+            loop {
+                std::thread::park();
+            }
+        });
+        rx.recv().unwrap();
+        format!("127.0.0.1:{port}")
+    })
+}
+
+fn start_zookeeper(port: u16) -> Child {
+    let dir = scratch("zookeeper");
+    let config = dir.join("zoo.cfg");
+    let text = format!(
+        "dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\ntickTime=500\nminSessionTimeout=1000\nadmin.enableServer=false\n",
+        dir.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut java = Process::new("java");
+    java.args(["-Xmx128m", "-cp", "/usr/share/java/zookeeper.jar:/usr/share/java/zookeeper-jute.jar"]);
+    java.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(&config);
+    let log = std::fs::File::create(dir.join("log")).unwrap();
+    java.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+    let die = || Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?);
+    // SAFETY: one system call between fork and exec.
+    unsafe { java.pre_exec(die) };
+    java.spawn().expect("ZooKeeper needs java and libzookeeper-java")
+}
+
+/// A new directory below the build's own place for tests.
+pub fn scratch(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", uuid::Uuid::new_v4().simple()));
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// One cluster of one test.
+pub struct Rig {
+    pub client: zkc::Client,
+    pub http: Client,
+    pub paths: Paths,
+    pub dir: PathBuf,
+    pub root: String,
+    pub record: Record,
+    pub version: i32,
+}
+
+impl Rig {
+    /// A cluster with a record of epoch 1 that names nobody.
+    pub async fn new(name: &str) -> Rig {
+        let root = format!("/{name}-{}", uuid::Uuid::new_v4().simple());
+        let keeper = zk::Keeper::start(zookeeper(), Duration::from_secs(10));
+        let client = until("ZooKeeper answers", async || keeper.client().ok()).await;
+        let paths = Paths::new(&root, CLUSTER);
+        zk::ensure(&client, paths.root()).await.unwrap();
+        let record = Record {
+            cluster_id: "c".repeat(8),
+            generation: uuid::Uuid::new_v4().to_string(),
+            initialised: false,
+            epoch: 1,
+            phase: Phase::Bootstrapping,
+            master: None,
+            master_replid: None,
+            known_replicas: vec![],
+            evidence: None,
+            lease_ms: 2000,
+            durability: Durability::default(),
+            histories: vec![],
+            snapshot: None,
+        };
+        let json = serde_json::to_vec(&record).unwrap();
+        client.create(&paths.record(), &json, &zk::persistent()).await.unwrap();
+        // The keeper's session ends with the test's runtime.
+        std::mem::forget(keeper);
+        Rig { client, http: Client::new(None), paths, dir: scratch(name), root, record, version: 0 }
+    }
+
+    /// Commits a change of the record.
+    pub async fn commit(&mut self, change: impl FnOnce(&mut Record)) {
+        change(&mut self.record);
+        let json = serde_json::to_vec(&self.record).unwrap();
+        let stat = self.client.set_data(&self.paths.record(), &json, Some(self.version)).await.unwrap();
+        self.version = stat.version;
+    }
+
+    /// Starts an agent in a sandbox of its own.
+    pub async fn agent(&self, instance: u32, more: &[&str]) -> TestAgent {
+        let sandbox = self.dir.join(format!("sandbox-{instance}"));
+        std::fs::create_dir_all(&sandbox).unwrap();
+        let mut agent = TestAgent {
+            instance,
+            task_id: format!("task-{instance}"),
+            redis_port: free_port(),
+            http_port: free_port(),
+            sandbox,
+            more: more.iter().map(|s| (*s).to_owned()).collect(),
+            process: None,
+        };
+        agent.start(self).await;
+        agent
+    }
+
+    pub fn command(&self, to: &State, order: Order) -> Command {
+        let begins = matches!(order, Order::Start { .. } | Order::Restore { .. });
+        let stamp = Stamp {
+            cluster_id: self.record.cluster_id.clone(),
+            generation: self.record.generation.clone(),
+            epoch: self.record.epoch,
+            record_version: self.version,
+            task_id: to.task_id.clone(),
+            run_id: to.redis.as_ref().filter(|_| !begins).map(|redis| redis.run_id.clone()),
+        };
+        Command { stamp, order }
+    }
+
+    /// Sends an order of the present epoch and returns the whole answer.
+    pub async fn order(&self, agent: &TestAgent, order: Order) -> Answer {
+        let command = self.command(&agent.state(self).await, order);
+        self.http.command(&agent.address(), &command, Duration::from_secs(30)).await.unwrap()
+    }
+
+    /// The same, which must be done.
+    pub async fn done(&self, agent: &TestAgent, order: Order) -> State {
+        let answer = self.order(agent, order).await;
+        assert_eq!((answer.reason.as_str(), answer.message.as_str()), ("", ""), "{:?}", answer.outcome);
+        *answer.state.unwrap()
+    }
+
+    /// Has `agent` start empty and lead as the master of the next epoch.
+    pub async fn lead(&mut self, agent: &TestAgent) -> State {
+        let started = self.done(agent, Order::Start { source: Source::Empty }).await;
+        self.promote(agent, &started).await
+    }
+
+    /// The next epoch with this server as the master.
+    pub async fn promote(&mut self, agent: &TestAgent, state: &State) -> State {
+        let member = member(state);
+        self.commit(|r| {
+            (r.epoch, r.phase, r.master) = (r.epoch + 1, Phase::Promoting, Some(member));
+        })
+        .await;
+        let state = self.done(agent, Order::Promote).await;
+        let replid = state.redis.as_ref().unwrap().replid.clone();
+        self.commit(|r| (r.phase, r.initialised, r.master_replid) = (Phase::Stable, true, Some(replid))).await;
+        state
+    }
+
+    /// Has `agent` start as a replica of `master`, assigned and linked.
+    pub async fn attach(&self, agent: &TestAgent, master: &TestAgent) -> State {
+        let source = Source::ReplicaOf { master: master.redis(), fork: None };
+        self.done(agent, Order::Start { source }).await;
+        self.follow(agent, master).await
+    }
+
+    pub async fn follow(&self, agent: &TestAgent, master: &TestAgent) -> State {
+        self.done(agent, Order::Follow { master: master.redis(), fork: None }).await;
+        until("the link is up", async || {
+            let state = agent.state(self).await;
+            (state.serving && state.redis.as_ref()?.link == Some(true)).then_some(state)
+        })
+        .await
+    }
+
+    pub async fn children(&self, dir: &str) -> Vec<String> {
+        let mut contents = Vec::new();
+        for name in self.client.list_children(dir).await.unwrap_or_default() {
+            if let Ok((data, _)) = self.client.get_data(&format!("{dir}/{name}")).await {
+                contents.push(String::from_utf8(data).unwrap());
+            }
+        }
+        contents
+    }
+}
+
+pub fn member(state: &State) -> Member {
+    let redis = state.redis.as_ref().unwrap();
+    Member {
+        instance: state.instance,
+        task_id: state.task_id.clone(),
+        run_id: redis.run_id.clone(),
+        redis: redis.address.clone(),
+        agent: state.agent.address.clone(),
+        host: state.host.clone(),
+        redis_pid: redis.pid,
+        redis_start_ticks: redis.start_ticks,
+        agent_pid: state.agent.pid,
+        agent_start_ticks: state.agent.start_ticks,
+    }
+}
+
+/// A real agent process.
+pub struct TestAgent {
+    pub instance: u32,
+    pub task_id: String,
+    pub redis_port: u16,
+    pub http_port: u16,
+    pub sandbox: PathBuf,
+    more: Vec<String>,
+    process: Option<Child>,
+}
+
+impl TestAgent {
+    pub fn address(&self) -> Address {
+        Address { host: "127.0.0.1".into(), port: self.http_port }
+    }
+
+    pub fn redis(&self) -> Address {
+        Address { host: "127.0.0.1".into(), port: self.redis_port }
+    }
+
+    /// Starts the process and waits until it has read the record.
+    pub async fn start(&mut self, rig: &Rig) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.sandbox.join("agent.log")).unwrap();
+        let mut process = Process::new(env!("CARGO_BIN_EXE_aurora-redis-agent"));
+        process.args(["--zookeeper", zookeeper(), "--zookeeper-root", &rig.root, "--cluster", CLUSTER]);
+        process.args(["--zookeeper-session", "2s", "--host-id", "test-host"]);
+        process.args(["--instance", &self.instance.to_string(), "--task-id", &self.task_id]);
+        process.args(["--redis-port", &self.redis_port.to_string(), "--http-port", &self.http_port.to_string()]);
+        process.args(&self.more).arg("--sandbox").arg(&self.sandbox);
+        self.process = Some(process.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+        until("the agent has read the record", async || {
+            let state = rig.http.state(&self.address(), Duration::from_secs(1)).await.ok()?;
+            state.cluster_id.is_some().then_some(())
+        })
+        .await;
+    }
+
+    pub async fn state(&self, rig: &Rig) -> State {
+        rig.http.state(&self.address(), Duration::from_secs(5)).await.unwrap()
+    }
+
+    /// kill -9 of the agent alone.
+    pub fn kill(&mut self) {
+        let mut process = self.process.take().unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    /// SIGTERM, and the exit code.
+    pub async fn terminate(&mut self) -> Option<i32> {
+        let mut process = self.process.take().unwrap();
+        signal(process.id(), rustix::process::Signal::TERM);
+        until("the agent ends", async || process.try_wait().unwrap()).await.code()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.sandbox.join("agent.log")).unwrap()
+    }
+}
+
+impl Drop for TestAgent {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- agent {}\n{}", self.instance, self.log());
+        }
+    }
+}
+
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+}
+
+/// A client's connection.
+pub async fn redis(address: &Address) -> redis::aio::MultiplexedConnection {
+    let client = redis::Client::open(format!("redis://{address}/")).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
+}
+
+/// One command of a client.
+pub async fn ask(address: &Address, words: &str) -> redis::RedisResult<String> {
+    let mut cmd = redis::Cmd::new();
+    words.split(' ').for_each(|word| {
+        cmd.arg(word);
+    });
+    let value: redis::Value = cmd.query_async(&mut redis(address).await).await?;
+    Ok(match value {
+        redis::Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        redis::Value::SimpleString(text) => text,
+        redis::Value::Okay => "OK".into(),
+        redis::Value::Nil => "nil".into(),
+        other => format!("{other:?}"),
+    })
+}
+
+pub fn is_open(address: &Address) -> bool {
+    std::net::TcpStream::connect((address.host.as_str(), address.port)).is_ok()
+}
