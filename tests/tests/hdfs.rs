@@ -19,8 +19,8 @@ mod datanode;
 mod namenode;
 
 const CLUSTER: &str = "role/test/redis";
-/// Deadline of a call: longer than a dead NameNode needs to be refused (5 s), for then the error says so.
-const CALL: Duration = Duration::from_secs(8);
+/// Deadline of a call.
+const CALL: Duration = Duration::from_secs(4);
 const SMALL: &[u8] = include_bytes!("../../agent/testdata/small.rdb");
 
 /// The store below `/aurora`, with little patience.

@@ -241,3 +241,32 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hdfs_says_is_told_apart() {
+        let rpc = |class: &str, message: &str| HdfsError::RPCError(class.into(), format!("{message}\n\tat java.base/Some.frame"));
+        let no_node = "File /x could only be written to 0 of the 1 minReplication nodes. There are 0 datanode(s) running";
+        for (error, kind, retryable, definite) in [
+            (rpc("org.apache.hadoop.hdfs.server.namenode.SafeModeException", "safe"), "busy", true, true),
+            (rpc("org.apache.hadoop.ipc.StandbyException", "standby"), "busy", true, true),
+            (rpc("java.io.IOException", no_node), "busy", true, true),
+            (rpc("java.io.IOException", "something else"), "failed", true, false),
+            (rpc("org.apache.hadoop.security.AccessControlException", "denied"), "denied", false, true),
+            (rpc("org.apache.hadoop.hdfs.protocol.DSQuotaExceededException", "quota"), "full", false, true),
+            (rpc("java.io.FileNotFoundException", "gone"), "missing", false, true),
+            (rpc("org.apache.hadoop.fs.InvalidPathException", "path"), "invalid", false, true),
+            (HdfsError::FileNotFound("/x".into()), "missing", false, true),
+            (HdfsError::AlreadyExists("/x".into()), "exists", false, true),
+            (HdfsError::IOError(std::io::ErrorKind::ConnectionRefused.into()), "unreachable", true, false),
+            (HdfsError::DataTransferError("All DataNodes failed".into()), "failed", true, false),
+        ] {
+            let told = remote("rename", "/x", &error);
+            assert_eq!((told.kind(), told.is_retryable(), told.is_definite()), (kind, retryable, definite), "{error}");
+            assert!(!told.to_string().contains("java.base"), "a stack trace in {told}");
+        }
+    }
+}

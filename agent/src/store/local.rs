@@ -12,6 +12,8 @@ use super::error::{Error, Trouble};
 use super::files::{Child, Deadlines, Kind};
 
 const CHUNK_BYTES: usize = 1 << 20;
+/// What is written goes to the disk this often, so that completing a large file takes no longer than a small one.
+const SYNC_BYTES: usize = 64 << 20;
 
 pub(super) struct Local {
     pub deadlines: Deadlines,
@@ -57,7 +59,7 @@ impl Local {
     pub async fn create(&self, path: &str) -> Result<Writer, Error> {
         let create = |p: &Path| fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(p);
         let file = self.call("create", path, create).await?;
-        Ok(Writer { file: Some(file), path: path.into(), deadlines: self.deadlines })
+        Ok(Writer { file: Some(file), unsynced: 0, path: path.into(), deadlines: self.deadlines })
     }
 
     pub async fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
@@ -165,6 +167,7 @@ impl Reader {
 pub(super) struct Writer {
     /// Absent only while a write is under way or after one failed.
     file: Option<fs::File>,
+    unsynced: usize,
     path: String,
     deadlines: Deadlines,
 }
@@ -174,7 +177,15 @@ impl Writer {
         let Some(mut file) = self.file.take() else {
             return Err(lost("write", &self.path));
         };
-        let write = move || file.write_all(&bytes).map(|()| file);
+        self.unsynced += bytes.len();
+        let sync = self.unsynced >= SYNC_BYTES;
+        let write = move || {
+            file.write_all(&bytes)?;
+            if sync { file.sync_data().map(|()| file) } else { Ok(file) }
+        };
+        if sync {
+            self.unsynced = 0;
+        }
         self.file = Some(blocking("write", &self.path, self.deadlines.write, write).await?);
         Ok(())
     }

@@ -169,7 +169,7 @@ impl Store {
             return Ok(Vec::new());
         };
         self.inner.forget_others(&children);
-        let entries = futures_util::stream::iter(children).map(|child| self.inner.entry(child)).buffered(LIST_AT_ONCE);
+        let entries = futures_util::stream::iter(children).map(|child| entry(&self.inner, child)).buffered(LIST_AT_ONCE);
         let mut entries = std::pin::pin!(entries);
         let mut all = Vec::new();
         while let Some(entry) = entries.next().await {
@@ -181,7 +181,7 @@ impl Store {
 
     /// One snapshot's manifest, read anew and checked.
     pub async fn manifest(&self, id: &SnapshotId) -> Result<Manifest, Error> {
-        let found = self.inner.read_manifest(id).await?;
+        let found = read_manifest(&self.inner, id).await?;
         found.map_err(|problem| Error::Unusable { snapshot: id.clone(), problem })
     }
 
@@ -189,9 +189,13 @@ impl Store {
     pub async fn check_writable(&self) -> Result<Duration, Error> {
         let begun = Instant::now();
         let path = format!("{}/{}", self.inner.incoming(), uuid::Uuid::new_v4());
-        let wrote = self.inner.write_and_read(&path).await;
-        let removed = self.inner.files.remove(&path).await;
-        wrote.and(removed).map(|()| begun.elapsed())
+        let (inner, file) = (self.inner.clone(), path.clone());
+        let wrote = apart("write", &path, async move { inner.write_and_read(&file).await }).await;
+        match wrote {
+            // The deletion would only wait for the same outage; a sweep will do it.
+            Err(e) if e.is_outage() => Err(e),
+            wrote => wrote.and(self.inner.files.remove(&path).await).map(|()| begun.elapsed()),
+        }
     }
 
     /// Deletes uploads below `incoming/` that nobody has written to for two days. How many there were.
@@ -233,29 +237,6 @@ impl Inner {
         Err(Error::Remote { what: "read back", path: path.into(), trouble: Trouble::Failed, why })
     }
 
-    /// What stands in one directory of a listing. An error only if the store as a whole does not answer.
-    async fn entry(&self, child: Child) -> Result<Entry, Error> {
-        let name = child.name;
-        let id = match name.parse::<SnapshotId>() {
-            Ok(id) => id,
-            Err(why) => return Ok(Entry { name, snapshot: Err(Problem::NotAName(why)) }),
-        };
-        if let Some(manifest) = self.known(&name, child.modified_ms) {
-            return Ok(Entry { name, snapshot: Ok((id, manifest)) });
-        }
-        let snapshot = match self.read_manifest(&id).await {
-            Err(e) if e.is_outage() => return Err(e),
-            Err(e) => Err(Problem::Unreadable(one_line(&e))),
-            Ok(Err(problem)) => Err(problem),
-            Ok(Ok(manifest)) => {
-                let manifest = Arc::new(manifest);
-                self.lock_known().insert(name.clone(), (child.modified_ms, manifest.clone()));
-                Ok((id, manifest))
-            }
-        };
-        Ok(Entry { name, snapshot })
-    }
-
     /// A snapshot's manifest, if its parts are what they should be.
     async fn read_manifest(&self, id: &SnapshotId) -> Result<Result<Manifest, Problem>, Error> {
         let dir = self.dir(id);
@@ -291,6 +272,35 @@ impl Inner {
     fn lock_known(&self) -> std::sync::MutexGuard<'_, HashMap<String, (u64, Arc<Manifest>)>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What stands in one directory of a listing. An error only if the store as a whole does not answer.
+async fn entry(inner: &Arc<Inner>, child: Child) -> Result<Entry, Error> {
+    let name = child.name;
+    let id = match name.parse::<SnapshotId>() {
+        Ok(id) => id,
+        Err(why) => return Ok(Entry { name, snapshot: Err(Problem::NotAName(why)) }),
+    };
+    if let Some(manifest) = inner.known(&name, child.modified_ms) {
+        return Ok(Entry { name, snapshot: Ok((id, manifest)) });
+    }
+    let snapshot = match read_manifest(inner, &id).await {
+        Err(e) if e.is_outage() => return Err(e),
+        Err(e) => Err(Problem::Unreadable(one_line(&e))),
+        Ok(Err(problem)) => Err(problem),
+        Ok(Ok(manifest)) => {
+            let manifest = Arc::new(manifest);
+            inner.lock_known().insert(name.clone(), (child.modified_ms, manifest.clone()));
+            Ok((id, manifest))
+        }
+    };
+    Ok(Entry { name, snapshot })
+}
+
+/// As [`Inner::read_manifest`], in a task of its own.
+async fn read_manifest(inner: &Arc<Inner>, id: &SnapshotId) -> Result<Result<Manifest, Problem>, Error> {
+    let (reader, snapshot) = (inner.clone(), id.clone());
+    apart("read the manifest of", &inner.dir(id), async move { reader.read_manifest(&snapshot).await }).await
 }
 
 /// Size of one part of a snapshot.
