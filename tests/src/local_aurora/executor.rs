@@ -131,7 +131,7 @@ fn make_sandbox(sandbox: &std::path::Path) -> Result<(), String> {
 /// `None`: nothing to check.
 fn watch_health(job: &Job, assignment: &Assignment, place: Place, on_host: &OnHost) -> Option<mpsc::Receiver<Verdict>> {
     let config = job.health_check_config.clone();
-    let port = assignment.ports.get("health").copied();
+    let port = job.resolved_ports(&assignment.ports).get("health").copied();
     if port.is_none() && matches!(config.check(), super::thermos::HealthCheck::Http(_)) {
         return None;
     }
@@ -198,7 +198,7 @@ impl Parts {
 
     async fn end_orderly(&mut self, assignment: &Assignment, settings: &Settings) {
         if let Some(lifecycle) = self.job.lifecycle()
-            && let Some(port) = assignment.ports.get(&lifecycle.port)
+            && let Some(port) = self.job.resolved_ports(&assignment.ports).get(&lifecycle.port)
         {
             let (host, on_host) = (&assignment.host, &settings.on_host);
             lifecycle::announce_end(lifecycle, *port, host, on_host, &mut self.runner).await;

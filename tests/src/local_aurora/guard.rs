@@ -19,6 +19,8 @@ use super::process::Family;
 enum Message {
     /// A process leads a session of the task with this sandbox.
     Watch { leader: u32, home: PathBuf },
+    /// Nothing is left of the session.
+    Ended { leader: u32, home: PathBuf },
     /// Nothing is left of the task.
     Forget { home: PathBuf },
 }
@@ -63,6 +65,11 @@ impl Guard {
         self.tell(&Message::Watch { leader, home: home.to_owned() });
     }
 
+    /// Nothing is left of the session; the number may soon be another process'.
+    pub fn ended(&self, leader: u32, home: &Path) {
+        self.tell(&Message::Ended { leader, home: home.to_owned() });
+    }
+
     /// Nothing is left of the task with this sandbox.
     pub fn forget(&self, home: &Path) {
         self.tell(&Message::Forget { home: home.to_owned() });
@@ -94,6 +101,9 @@ pub fn stand(input: impl BufRead) {
         match serde_json::from_str(&line) {
             Ok(Message::Watch { leader, home }) => {
                 families.entry(home).or_default().insert(leader);
+            }
+            Ok(Message::Ended { leader, home }) => {
+                families.entry(home).or_default().remove(&leader);
             }
             Ok(Message::Forget { home }) => {
                 families.remove(&home);

@@ -12,7 +12,7 @@ use axum::routing::{any, get};
 use tokio::sync::watch;
 
 use super::api;
-use super::scheduler::{Scheduler, TaskView};
+use super::scheduler::{PendingView, Scheduler, TaskView};
 
 /// Largest request read.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -35,6 +35,7 @@ pub fn router(context: Context) -> Router {
         .route("/health", get(|| async { "OK\n" }))
         .route("/leaderhealth", get(leader_health))
         .route("/vars", get(vars))
+        .route("/pendingtasks", get(pending))
         .route("/local/tasks", get(tasks))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(context)
@@ -42,6 +43,10 @@ pub fn router(context: Context) -> Router {
 
 async fn tasks(State(context): State<Context>) -> axum::Json<Vec<TaskView>> {
     axum::Json(context.scheduler.tasks())
+}
+
+async fn pending(State(context): State<Context>) -> axum::Json<Vec<PendingView>> {
+    axum::Json(context.scheduler.pending())
 }
 
 async fn leader_health(State(context): State<Context>) -> StatusCode {

@@ -46,11 +46,8 @@ impl Membership {
         Self::run(|tell, leaving| keep(nodes, tell, leaving))
     }
 
-    /// As [`Membership::start`], from inside the wrapper of `host` if it has one.
+    /// As [`Membership::start`], by a process of its own on `host`.
     pub fn start_on(nodes: Nodes, host: &Host, on_host: &OnHost) -> Self {
-        if host.wrapper.is_empty() {
-            return Self::start(nodes);
-        }
         let (host, on_host) = (host.clone(), on_host.clone());
         Self::run(|tell, leaving| remote::relay(nodes, host, on_host, tell, leaving))
     }

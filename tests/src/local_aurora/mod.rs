@@ -4,7 +4,7 @@
 //! For tests, drills and the quick start. Way of a job: [`http`] decodes the call, [`api`] answers it, [`config`] checks
 //! the job, [`state`] keeps the books and chooses hosts by [`placement`], [`scheduler`] carries out; per task an
 //! [`executor`] with a [`runner`] ([`runs`], [`process`]), an [`announcer`] ([`membership`], [`remote`]), [`health`] checks and
-//! [`lifecycle`] calls. `hosts`, `thermos`, `template`, `runs`, `placement`, `config` and `state` are pure.
+//! [`lifecycle`] calls. `hosts`, `thermos`, `thermos_fields`, `template`, `runs`, `placement`, `config` and `state` are pure.
 
 pub mod announcer;
 pub mod api;
@@ -26,6 +26,7 @@ pub mod scheduler;
 pub mod state;
 pub mod template;
 pub mod thermos;
+pub mod thermos_fields;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

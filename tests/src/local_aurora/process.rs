@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 use tokio::process::{Child, Command};
@@ -71,18 +72,19 @@ pub fn signal(pid: u32, signal: Signal) {
 /// starts inherits, also what has left the session.
 #[derive(Clone, Debug)]
 pub struct Family {
-    /// Session leaders started for the task (also those that have ended).
+    /// Session leaders started for the task; also one that has ended, as long as its session has members.
     pub leaders: BTreeSet<u32>,
     /// Value of `HOME` in the task's environment.
     pub home: std::path::PathBuf,
 }
 
 impl Family {
-    /// Kills every process of the family with SIGKILL, again until none is left (at most 20 rounds: a process can fork
-    /// between being listed and being killed). Returns how many processes got the signal.
+    /// Kills every process of the family with SIGKILL and waits until none is left, at most 10 s (a process with much
+    /// memory takes its time). Again and again: one can fork between being listed and being killed. Returns how many
+    /// processes got the signal. Blocks.
     pub fn kill(&self) -> usize {
         let mut killed = BTreeSet::new();
-        for _ in 0..20 {
+        for _ in 0..500 {
             let found = self.find();
             if found.is_empty() {
                 break;
@@ -91,7 +93,7 @@ impl Family {
                 signal(pid, Signal::KILL);
                 killed.insert(pid);
             }
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(20));
         }
         killed.len()
     }
@@ -121,6 +123,12 @@ impl Family {
             family.extend(children);
         }
     }
+}
+
+/// Whether no process is left in the session that `leader` led. Then the number may be given to another process any
+/// time, and must not stand for the task any more. (While a session has members, the kernel does not reuse its number.)
+pub fn session_is_empty(leader: u32) -> bool {
+    !list_processes().values().any(|stat| stat.session == leader)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +169,6 @@ fn environment_has(pid: u32, entry: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use std::process::Stdio;
-    use std::time::Duration;
 
     use tokio::io::{AsyncBufReadExt, BufReader};
 

@@ -1,5 +1,5 @@
-//! A membership kept from inside a host's wrapper, so that it is lost when the host loses ZooKeeper, like a real
-//! executor's: [`relay`] here, and [`keep`] in a helper process inside the wrapper.
+//! A membership kept by a process of its own on a task's host, like a real executor's: it is lost when the host loses
+//! ZooKeeper, and stays when the scheduler is stopped. [`relay`] runs here, [`keep`] in that process.
 //!
 //! Between the two: the helper writes `present` or `absent` on each change and leaves when its input ends.
 

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use super::guard::Guard;
 use super::hosts::Host;
 use super::on_host::wrapped;
-use super::process::{Family, Spawner, signal};
+use super::process::{Family, Spawner, session_is_empty, signal};
 use super::runs::{Ended, Runs};
 use super::thermos::{Process, Task};
 
@@ -218,6 +218,10 @@ impl Runner {
 
     fn note(&mut self, runs: &mut Runs, exit: Exit) {
         self.running().processes.retain(|(pid, _)| *pid != exit.pid);
+        if session_is_empty(exit.pid) {
+            self.running().leaders.remove(&exit.pid);
+            self.guard.ended(exit.pid, &self.place.sandbox);
+        }
         let ended = match exit.status.as_ref().map(ExitStatus::code) {
             Ok(Some(0)) => Ended::Success,
             Ok(Some(_)) => Ended::Failure,

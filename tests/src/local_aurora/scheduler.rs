@@ -67,6 +67,18 @@ pub struct TaskView {
     pub sandbox: Option<PathBuf>,
 }
 
+/// One entry of `GET /pendingtasks`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PendingView {
+    /// `role/environment/name`.
+    pub name: String,
+    /// The task.
+    pub task_ids: Vec<String>,
+    /// What no host satisfies, comma-joined; empty for a task that is just being placed.
+    pub reason: String,
+}
+
 impl Scheduler {
     /// A scheduler without tasks; [`Scheduler::drive`] makes it work.
     pub fn new(hosts: Vec<Host>, work_dir: PathBuf, executor: Settings, flapping_delay: Duration, name: String) -> Self {
@@ -143,6 +155,14 @@ impl Scheduler {
         let active = state.tasks().into_iter().filter(|task| task.status.is_active());
         let pid = |task: &Task| executors.get(&task.id).and_then(|executor| executor.pids.as_ref()?.main());
         active.map(|task| self.view(task, pid(task))).collect()
+    }
+
+    /// Tasks that wait for a host.
+    pub fn pending(&self) -> Vec<PendingView> {
+        let state = self.state();
+        let view =
+            |(task, reason): (&Task, String)| PendingView { name: task.job.to_string(), task_ids: vec![task.id.clone()], reason };
+        state.pending(&self.inner.hosts).into_iter().map(view).collect()
     }
 
     fn view(&self, task: &Task, pid: Option<u32>) -> TaskView {

@@ -221,6 +221,12 @@ impl State {
         self.tasks.values().filter(waits).map(|task| task.not_before_ms).min()
     }
 
+    /// Why each task that waits for a host does so; empty for one that is just being placed.
+    pub fn pending(&self, hosts: &[Host]) -> Vec<(&Task, String)> {
+        let waiting = self.tasks().into_iter().filter(|task| task.status == ScheduleStatus::PENDING);
+        waiting.map(|task| (task, self.host_for(&task.id, hosts).err().unwrap_or_default())).collect()
+    }
+
     fn host_for<'h>(&self, id: &str, hosts: &'h [Host]) -> Result<&'h Host, String> {
         let task = &self.tasks[id];
         let active = self.tasks.values().filter(|t| t.status.is_active());

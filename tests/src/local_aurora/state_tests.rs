@@ -122,6 +122,9 @@ fn what_does_not_fit_waits_and_is_placed_when_a_host_gets_free() {
     assert_eq!(ids.len(), 3);
     assert_eq!(world.active()[3], (3, PENDING));
     assert!(world.place().is_empty());
+    let reasons: Vec<(i32, String)> =
+        world.state.pending(&world.hosts).into_iter().map(|(task, reason)| (task.instance, reason)).collect();
+    assert_eq!(reasons, [(3, "Limit not satisfied: host".to_owned())]);
     world.state.kill(&key(), Some(&[1]), "", world.now_ms);
     assert!(world.place().is_empty());
     world.report(&ids[1], KILLED);

@@ -217,6 +217,8 @@ async fn room(bench: Arc<Bench>) -> Result<()> {
     })
     .await?;
     ensure!(waiting.host.is_none() && waiting.sandbox.is_none() && waiting.ports.is_empty(), "{waiting:?}");
+    let reasons = reqwest::get(format!("{}/pendingtasks", world.url)).await?.text().await?;
+    ensure!(reasons.contains(&waiting.task_id) && reasons.contains("Limit not satisfied: host"), "{reasons}");
     world.client.kill_tasks(&key(), &set(&[0]), "").await?;
     let running = world.running(&[1]).await?;
     ensure!(running[0].task_id == waiting.task_id);
@@ -263,5 +265,30 @@ async fn namespaces(bench: Arc<Bench>) -> Result<()> {
     world.member_count(&key(), 2).await?;
     ensure!(world.process.stop(Duration::from_secs(20)), "it did not end by itself");
     ensure!(world.members(&key()).await?.is_empty(), "members stayed");
+    Ok(())
+}
+
+#[test]
+fn members_stay_while_the_scheduler_is_stopped() {
+    Bench::run("stopped", stopped);
+}
+
+async fn stopped(bench: Arc<Bench>) -> Result<()> {
+    let world = World::start(&bench, &hosts(1)).await?;
+    world.client.create_job(&job(1, daemon(SERVER), hasty())).await?;
+    let task = world.running(&[0]).await?.remove(0);
+    world.member_count(&key(), 1).await?;
+    world.process.signal(Signal::STOP);
+    let leader = async || anyhow::Ok(world.zookeeper.client().await?.list_children("/aurora/scheduler").await?.len());
+    wait::until("the scheduler's own session has expired", SOON, async || {
+        let count = leader().await?;
+        ensure!(count == 0, "{count} nodes of the scheduler");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await?;
+    ensure!(world.members(&key()).await?.len() == 1 && runs(task.running_pid()?));
+    world.process.signal(Signal::CONT);
+    world.client.ping().await?;
+    ensure!(world.running(&[0]).await?[0].task_id == task.task_id);
     Ok(())
 }
