@@ -189,6 +189,12 @@ fn start_from(view: View<'_>, record: Recorded<'_>, best: Option<&Copy>, plan: &
         record.agents(view).filter(|(_, s)| s.redis.is_none() && s.activity.is_none() && !s.stopping).collect();
     let reported = record.agents(view).count();
     let waited = view.now.saturating_sub(view.seen.phase_since) >= view.timing.bootstrap_wait;
+    let checking = |s: &State| s.activity.as_ref().is_some_and(|a| a.what == "checking");
+    if let Some((_, state)) = record.agents(view).find(|(_, s)| checking(s)) {
+        let message = format!("instance {} is still checking the dump in its sandbox: it may be the best copy", state.instance);
+        plan.wait(Reason::WaitingForStart, message);
+        return;
+    }
     if idle.is_empty() {
         free_one(view, record, plan);
     }
