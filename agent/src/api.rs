@@ -407,7 +407,8 @@ pub struct LocalDump {
 /// Long work under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activity {
-    /// `fetching-binary`, `restoring`, `loading`, `saving`, `uploading`.
+    /// `checking` (the dump in the sandbox is being looked at: [`State::local`] is not known yet), `fetching-binary`, `restoring`,
+    /// `loading`, `saving`, `uploading` (only while a server runs).
     pub what: String,
     /// What it works on, e.g. a snapshot's name.
     pub subject: String,

@@ -32,6 +32,7 @@ pub(crate) struct Duty {
 /// Kinds of long work, the one people want to see first coming first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Work {
+    Checking,
     Fetching,
     Restoring,
     Loading,
@@ -42,6 +43,7 @@ pub(crate) enum Work {
 impl Work {
     fn name(self) -> &'static str {
         match self {
+            Work::Checking => "checking",
             Work::Fetching => "fetching-binary",
             Work::Restoring => "restoring",
             Work::Loading => "loading",

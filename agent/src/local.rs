@@ -3,26 +3,37 @@
 use std::path::Path;
 
 use crate::api::LocalDump;
+use crate::board::{Parts, Work};
 use crate::files::{self, Mark};
 use crate::node::Node;
 use crate::rdb;
+use crate::redis::conf::DUMP;
+
+/// Says that the dump is being looked at: until then nobody may conclude that there is none.
+pub(crate) fn begin(parts: &mut Parts) {
+    parts.work(Work::Checking, DUMP, 0, 0);
+}
 
 /// Checks the dump and shows it. Reads the whole file, off the runtime.
 pub(crate) async fn inspect(node: &Node) {
     let path = node.places.dump();
+    node.change(begin);
     let found = match files::mark(&path) {
         Ok(None) => Ok(None),
         Ok(Some(mark)) => check(&path).await.map(|checked| Some(describe(node, mark, &checked))),
         Err(error) => Err(error.to_string()),
     };
-    node.change(|parts| match found {
-        Ok(local) => {
-            parts.local = local;
-            parts.solved("local");
-        }
-        Err(why) => {
-            parts.local = None;
-            parts.problem("local", format!("the dump in the sandbox is of no use: {why}"));
+    node.change(|parts| {
+        parts.works.remove(&Work::Checking);
+        match found {
+            Ok(local) => {
+                parts.local = local;
+                parts.solved("local");
+            }
+            Err(why) => {
+                parts.local = None;
+                parts.problem("local", format!("the dump in the sandbox is of no use: {why}"));
+            }
         }
     });
 }

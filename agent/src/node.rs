@@ -67,7 +67,9 @@ impl Node {
         let agent = api::Agent { address: Some(config.http.clone()), pid, start_ticks, version };
         let records = Records::new(keeper.clone(), config.paths.record());
         let program = ProgramSlot::new(&config.program);
-        let state = watch::channel(board::render(&Parts::default(), &notebook.get(), &config, &agent)).0;
+        let mut parts = Parts::default();
+        local::begin(&mut parts);
+        let state = watch::channel(board::render(&parts, &notebook.get(), &config, &agent)).0;
         Arc::new(Node {
             places,
             notebook,
@@ -84,7 +86,7 @@ impl Node {
             doors: Doors::default(),
             master_offset: MasterOffset::default(),
             agent,
-            parts: Mutex::new(Parts::default()),
+            parts: Mutex::new(parts),
             state,
             config,
         })
@@ -211,6 +213,7 @@ async fn watch_over(node: Arc<Node>, server: Arc<Server>) {
         parts.server = None;
         parts.info = None;
         parts.duty = Duty::default();
+        local::begin(parts);
         parts.works.retain(|work, _| !matches!(work, board::Work::Loading | board::Work::Saving));
         if let Err(error) = &noted {
             parts.problem("memory", error.to_string());

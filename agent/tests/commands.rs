@@ -1,5 +1,7 @@
 //! Commands carried out on real servers: what a controller relies on.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::sync::Arc;

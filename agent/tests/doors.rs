@@ -1,5 +1,7 @@
 //! Who may ask and who gets what: HTTP, the doors in ZooKeeper, and an end in good order.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::os::unix::fs::PermissionsExt;

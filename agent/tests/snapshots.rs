@@ -1,5 +1,7 @@
 //! Dumps on their way to the store and back, on a `file://` store.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use agent::api::{AnswerKind, FailedSource, Order, Settings, Source, State};
@@ -13,6 +15,12 @@ struct Stored {
     uri: String,
     dir: std::path::PathBuf,
     store: Store,
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
 }
 
 fn stored() -> Stored {
@@ -186,4 +194,26 @@ async fn a_server_starts_again_from_the_dump_in_its_sandbox_and_from_no_other() 
     rig.done(&a, Order::Start { source: Source::Empty }).await;
     let asides: Vec<_> = std::fs::read_dir(a.sandbox.join("aside")).unwrap().collect();
     assert_eq!(asides.len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_program_is_fetched_when_its_sum_fits() {
+    let mut rig = Rig::new("program").await;
+    let dir = scratch("program");
+    let file = dir.join("redis-server");
+    std::fs::copy("/usr/bin/redis-server", &file).unwrap();
+    let sha256 = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(std::fs::read(&file).unwrap()));
+    let uri = format!("file://{}", file.display());
+    let wrong = rig.agent(0, &["--redis-server-uri", &uri, "--redis-server-sha256", &"0".repeat(64)]).await;
+    let problem = until("the other file is reported", async || wrong.state(&rig).await.problem).await;
+    assert!(problem.contains("SHA-256"), "{problem}");
+    let answer = rig.order(&wrong, Order::Start { source: Source::Empty }).await;
+    assert_eq!((answer.outcome, answer.reason.as_str()), (AnswerKind::Refused, "no-program"));
+
+    let agent = rig.agent(1, &["--redis-server-uri", &uri, "--redis-server-sha256", &sha256]).await;
+    until("it is fetched", async || agent.state(&rig).await.activity.is_none().then_some(())).await;
+    rig.lead(&agent).await;
+    let server = std::fs::read_link(format!("/proc/{}/exe", agent.state(&rig).await.redis.unwrap().pid)).unwrap();
+    assert!(server.starts_with(agent.sandbox.join("bin")), "{}", server.display());
+    std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -1,6 +1,6 @@
 //! What the agent's integration tests share: a real ZooKeeper, real agents with real redis-servers, and a controller's pen.
 
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -214,6 +214,14 @@ impl Rig {
             }
         }
         contents
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
     }
 }
 
