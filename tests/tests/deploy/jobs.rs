@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aurora::client::{Endpoint, Options};
+use aurora::serverset::Member;
 use aurora::types::{
     Constraint, ExecutorConfig, JobConfiguration, JobKey, PartitionPolicy, Resource, TaskConfig, TaskConstraint, ValueConstraint,
 };
@@ -162,16 +163,20 @@ impl Scheduler {
         wait::until(&format!("{job} runs"), LIMIT, look).await
     }
 
-    /// Members of a job in ZooKeeper.
-    async fn members(&self, job: &str) -> Result<Vec<aurora::serverset::Member>> {
+    /// Waits until a job has `count` members in ZooKeeper; returns them. A task may run before it is announced.
+    async fn members(&self, job: &str, count: usize) -> Result<Vec<Member>> {
         let client = self.zookeeper.client().await?;
         let directory = format!("/aurora/{job}");
-        let mut members = Vec::new();
-        for child in client.list_children(&directory).await? {
-            let (data, _) = client.get_data(&format!("{directory}/{child}")).await?;
-            members.push(aurora::serverset::Member::parse(&data).context(child)?);
-        }
-        Ok(members)
+        let look = async || -> Result<Vec<Member>> {
+            let mut members = Vec::new();
+            for child in client.list_children(&directory).await? {
+                let (data, _) = client.get_data(&format!("{directory}/{child}")).await?;
+                members.push(Member::parse(&data).context(child)?);
+            }
+            ensure!(members.len() == count, "{members:?}");
+            Ok(members)
+        };
+        wait::until(&format!("{job} is announced"), LIMIT, look).await
     }
 }
 
@@ -207,8 +212,7 @@ fn a_scheduler_takes_both_jobs_and_runs_and_announces_every_instance() {
         let tasks = scheduler.running("redis/prod/cache", 3).await?;
         let hosts: std::collections::BTreeSet<&str> = tasks.iter().map(|task| task.host.as_str()).collect();
         ensure!(hosts.len() == 3, "two instances share a host: {tasks:?}");
-        let members = scheduler.members("redis/prod/cache").await?;
-        ensure!(members.len() == 3, "{members:?}");
+        let members = scheduler.members("redis/prod/cache", 3).await?;
         for task in &tasks {
             let announced = members.iter().any(|member| {
                 let port = |name: &str| member.additional_endpoints.get(name).map(|endpoint| endpoint.port);
@@ -231,8 +235,8 @@ fn controllers_get_the_static_port_on_hosts_kept_for_them() {
         scheduler.create(evaluate("controller.aurora", &bindings, &[("STATIC_PORT", &number)])).await?;
         let tasks = scheduler.running("redis/prod/cache-controller", 1).await?;
         ensure!(tasks[0].host == "h4", "{tasks:?}");
-        let members = scheduler.members("redis/prod/cache-controller").await?;
-        ensure!(members.len() == 1 && members[0].service_endpoint.port == port.number(), "{members:?}");
+        let members = scheduler.members("redis/prod/cache-controller", 1).await?;
+        ensure!(members[0].service_endpoint.port == port.number(), "{members:?}");
         Ok(())
     });
 }
