@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::error::Error;
 use super::files::Files;
-use super::{DUMP, Inner, Options, Report, Retry, Stage, Store, apart, local, open_files};
+use super::{DUMP, Inner, Options, Report, Retry, Stage, Store, advance, apart, local, open_files};
 use crate::rdb::{Checked, Digest};
 use crate::snapshot::{Manifest, PIECE_BYTES, Sha256, SnapshotId};
 
@@ -111,7 +111,7 @@ async fn copy(
         digest.update(&chunk);
         on_chunk(&digest)?;
         file.write_all(&chunk).await.map_err(Error::disk("write", part))?;
-        report.send_modify(|p| (p.stage, p.done_bytes) = (Stage::Fetching, digest.bytes()));
+        advance(report, Stage::Fetching, digest.bytes());
     }
     file.flush().await.map_err(Error::disk("write", part))?;
     file.sync_all().await.map_err(Error::disk("sync", part))?;

@@ -115,6 +115,20 @@ pub enum Stage {
 /// Where progress is reported: whoever wants to know subscribes.
 pub type Report = tokio::sync::watch::Sender<Progress>;
 
+/// Progress is told in steps of at least this, bytes: whoever listens may pass each one on.
+const STEP_BYTES: u64 = 4 << 20;
+
+/// Reports how far the stage is, unless that is hardly further than was reported last.
+fn advance(report: &Report, stage: Stage, done_bytes: u64) {
+    report.send_if_modified(|p| {
+        let news = p.stage != stage || done_bytes >= p.done_bytes + STEP_BYTES || done_bytes == p.total_bytes;
+        if news {
+            (p.stage, p.done_bytes) = (stage, done_bytes);
+        }
+        news
+    });
+}
+
 /// One snapshot in a listing.
 #[derive(Clone, Debug)]
 pub struct Entry {

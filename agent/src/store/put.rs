@@ -11,7 +11,7 @@ use sha2::Digest as _;
 
 use super::error::{Error, Trouble};
 use super::files::Create;
-use super::{DUMP, Inner, MANIFEST, Report, Retry, Stage, Store, apart};
+use super::{DUMP, Inner, MANIFEST, Report, Retry, Stage, Store, advance, apart};
 use crate::snapshot::{Manifest, Sha256, SnapshotId};
 
 const CHUNK_BYTES: u64 = 1 << 20;
@@ -106,7 +106,7 @@ async fn upload(inner: &Inner, dump: &Arc<Dump>, path: &str, copies: u32, report
         sha256.update(&chunk);
         done += chunk.len() as u64;
         writer.write(chunk).await?;
-        report.send_modify(|p| (p.stage, p.done_bytes) = (Stage::Uploading, done));
+        advance(report, Stage::Uploading, done);
     }
     let found = Sha256(sha256.finalize().into());
     if (done, found) != (total, dump.manifest.sha256) {
@@ -148,7 +148,7 @@ async fn read_back(inner: &Inner, manifest: &Manifest, path: &str, report: &Repo
     while let Some(chunk) = reader.next().await? {
         sha256.update(&chunk);
         done += chunk.len() as u64;
-        report.send_modify(|p| (p.stage, p.done_bytes) = (Stage::ReadingBack, done));
+        advance(report, Stage::ReadingBack, done);
     }
     let found = Sha256(sha256.finalize().into());
     if (done, found) != (manifest.bytes, manifest.sha256) {
