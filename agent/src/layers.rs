@@ -161,15 +161,24 @@ pub struct Layers {
 
 /// Adds `--config FILE` and a flag for each key to a clap command. They work after a subcommand as well.
 pub fn flags(keys: &[Key], command: clap::Command) -> clap::Command {
-    let config =
-        clap::Arg::new("config").long("config").value_name("FILE").global(true).help("TOML file with any of the settings below");
+    let config = clap::Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .global(true)
+        .help_heading("Settings")
+        .help("TOML file with any of the settings below");
     keys.iter().fold(command.arg(config), |command, key| {
         let mut help = format!("{} [env: {}]", key.help, key.variable());
         if let (Some(default), Kind::Value | Kind::List) = (key.default, key.kind) {
             help += &format!(" [default: {default}]");
         }
-        let arg =
-            clap::Arg::new(key.name).long(key.flag()).value_name(key.hint).global(true).help(help).allow_hyphen_values(true);
+        let arg = clap::Arg::new(key.name)
+            .long(key.flag())
+            .value_name(key.hint)
+            .global(true)
+            .help_heading("Settings")
+            .help(help)
+            .allow_hyphen_values(true);
         command.arg(match key.kind {
             Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
             Kind::Table => arg.action(clap::ArgAction::Append),

@@ -15,6 +15,8 @@ use crate::view::{Ask, ClusterView, Operation, Reply, SnapshotRow};
 
 /// Time between two looks at an operation.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long after it was accepted an operation may not be shown yet.
+const SHOWN_WITHIN: Duration = Duration::from_secs(15);
 /// How long an operation is looked for while the lead changes.
 const LOST_FOR: Duration = Duration::from_secs(90);
 
@@ -130,20 +132,25 @@ async fn finish(context: &Context, reply: &Reply, no_wait: bool) -> Result<(), F
 
 /// Looks at the operation until it has ended, printing its steps. The controller may change meanwhile.
 async fn follow(context: &Context, id: &str) -> Result<Operation, Failure> {
-    let mut step = String::new();
+    let begun = tokio::time::Instant::now();
+    let mut step = None;
     loop {
         let answer: ClusterAnswer = look_until(&context.place, "cluster", LOST_FOR).await?;
-        let Some(operation) = answer.operation.filter(|operation| operation.id == id) else {
-            return Err(Failure::Failed(format!(
-                "operation {id} is no longer shown, another one has taken its place; aurora-redis status and snapshots tell what is there"
-            )));
-        };
-        if operation.outcome.is_some() {
-            return Ok(operation);
-        }
-        if operation.step != step {
-            eprintln!("  {}", clean(&operation.step));
-            step.clone_from(&operation.step);
+        match answer.operation.filter(|operation| operation.id == id) {
+            Some(operation) if operation.outcome.is_some() => return Ok(operation),
+            Some(operation) => {
+                if step.as_ref() != Some(&operation.step) {
+                    eprintln!("  {}", clean(&operation.step));
+                }
+                step = Some(operation.step);
+            }
+            // It is published with the next cycle.
+            None if step.is_none() && begun.elapsed() < SHOWN_WITHIN => {}
+            None => {
+                return Err(Failure::Failed(format!(
+                    "operation {id} is not shown (any more): another one may have taken its place; aurora-redis status and snapshots tell what is there"
+                )));
+            }
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

@@ -19,30 +19,40 @@ pub(super) async fn status(context: &Context) -> Result<(), Failure> {
     context.print(&cluster, || render(&cluster, &plan))
 }
 
-/// Looks again and again. On a terminal each look replaces the last one; elsewhere only changes of the summary are printed.
+/// Looks again and again. On a terminal each look replaces the last one; elsewhere a line is printed for each change, ages aside.
 pub(super) async fn watch(context: &Context, every: Duration) -> Result<(), Failure> {
     let screen = context.output == Output::Table && std::io::stdout().is_terminal();
-    let mut before = String::new();
+    let mut before = None;
     loop {
         let looked = async {
             let door = Door::find(&context.place).await?;
             tokio::try_join!(door.get::<ClusterAnswer>("cluster"), door.get::<PlanView>("plan"))
         };
-        let text = match (looked.await, context.output) {
-            (Ok((cluster, plan)), Output::Table) if screen => render(&cluster, &plan),
-            (Ok((cluster, _)), Output::Table) => clean(&cluster.cluster.summary),
-            (Ok((cluster, _)), Output::Json) => serde_json::to_string(&cluster.cluster)?,
-            (Err(error), Output::Table) => format!("no contact: {}", chain(error)),
-            (Err(error), Output::Json) => serde_json::json!({"error": chain(error)}).to_string(),
-        };
-        match screen {
-            true => say(&format!("\x1b[H\x1b[2J{text}")),
-            false if text != before => say(&text),
-            false => {}
+        let looked = looked.await.map_err(chain);
+        let now = looked.as_ref().map(|(cluster, _)| essence(cluster)).map_err(Clone::clone);
+        if screen || before.as_ref() != Some(&now) {
+            say(&match (looked, context.output) {
+                (Ok((cluster, plan)), Output::Table) if screen => format!("\x1b[H\x1b[2J{}", render(&cluster, &plan)),
+                (Ok((cluster, _)), Output::Table) => format!("{} {}", date(cluster.now_ms), clean(&cluster.cluster.summary)),
+                (Ok((cluster, _)), Output::Json) => serde_json::to_string(&cluster)?,
+                (Err(problem), Output::Table) => format!("no contact: {problem}"),
+                (Err(problem), Output::Json) => serde_json::json!({"error": problem}).to_string(),
+            });
         }
-        before = text;
+        before = Some(now);
         tokio::time::sleep(every.max(Duration::from_millis(100))).await;
     }
+}
+
+/// What a change is: all that is told but numbers that always move.
+fn essence(answer: &ClusterAnswer) -> String {
+    let ClusterAnswer { cluster, operation, .. } = answer;
+    let instances: Vec<_> =
+        cluster.instances.iter().map(|i| (i.instance, i.role, &i.state, &i.task_id, i.proven, &i.problem)).collect();
+    let reasons: Vec<_> = cluster.conditions.iter().map(|condition| &condition.reason).collect();
+    let operation = operation.as_ref().map(|operation| (&operation.id, &operation.outcome));
+    let snapshot = cluster.snapshot.as_ref().map(|snapshot| &snapshot.id);
+    format!("{:?}", (cluster.epoch, cluster.phase, &cluster.master, instances, reasons, operation, snapshot))
 }
 
 pub(super) async fn history(context: &Context) -> Result<(), Failure> {
@@ -213,6 +223,16 @@ mod tests {
             assert!(text.lines().any(|l| l.starts_with(line)), "{line}\nin\n{text}");
         }
         assert!(text.contains("Snapshot:   0000000007-20261124T044500Z-00000000000008700000, 15 min old, 96.2 MiB"), "{text}");
+    }
+
+    #[test]
+    fn a_change_is_more_than_an_age() {
+        let mut later = answer();
+        later.cluster.instances[0].age_ms = Some(999);
+        later.now_ms += 1000;
+        assert_eq!(essence(&answer()), essence(&later));
+        later.cluster.instances[0].state = "fenced".into();
+        assert_ne!(essence(&answer()), essence(&later));
     }
 
     #[test]
