@@ -63,8 +63,8 @@ pub const KEYS: &[Key] = &[
     Key::value("health.interval", "DURATION", "Time between health checks").or("10s"),
     Key::value("health.timeout", "DURATION", "Longest answer to one").or("5s"),
     Key::value("health.failures", "N", "Failed health checks in a row that are forgiven").or("3"),
-    Key::value("quit_wait", "DURATION", "Time an agent gets to end in good order before it is pressed").or("30s"),
-    Key::value("abort_wait", "DURATION", "Time it gets after that before it is killed").or("5s"),
+    Key::value("quit_wait", "DURATION", "Time an agent gets to end in good order before it is pressed").or("5s"),
+    Key::value("abort_wait", "DURATION", "Time it gets after that before it is killed").or("2s"),
 ];
 
 /// What a cluster file says.

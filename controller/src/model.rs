@@ -92,6 +92,12 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// Whether an agent's last words are of a task that the scheduler no longer has: they may be evidence, and nothing is expected of it.
+    pub fn has_ended(&self, agent: &AgentView) -> bool {
+        let task = agent.state.as_ref().map(|s| &s.task_id);
+        self.scheduler.tasks.as_ref().is_some_and(|active| task.is_some_and(|task| !active.iter().any(|t| t.task_id == *task)))
+    }
+
     /// Whether somebody has consented to a start without any data.
     pub fn may_start_empty(&self) -> bool {
         self.operation

@@ -18,7 +18,8 @@ const FORGET: Duration = Duration::from_secs(600);
 pub fn key(action: &Action) -> String {
     match action {
         Action::CreateRecord { .. } => "create-record".into(),
-        Action::CommitRecord { record, version, .. } => format!("commit {version} {} {:?}", record.epoch, record.phase),
+        // Whatever it says: until one commit on a version is through or refused, another one cannot succeed.
+        Action::CommitRecord { version, .. } => format!("commit {version}"),
         Action::SetOperation { operation } => format!("operation {} {} {:?}", operation.id, operation.step, operation.outcome),
         Action::Command { agent, command, .. } => format!("{agent} {} {:?}", command.order.verb(), command),
         Action::AddInstances { .. } | Action::KillInstances { .. } => "scale".into(),

@@ -103,8 +103,8 @@ fn summary(view: View<'_>, plan: &Plan, snapshot: Option<&SnapshotRow>) -> Strin
         (None, false) => "no store configured".into(),
     };
     match plan.waits.first() {
-        Some(wait) => format!("{}; {stored}; {}", plan.summary, wait.message),
-        None => format!("{}; {stored}", plan.summary),
+        Some(wait) if wait.message != plan.summary => format!("{}; {stored}; {}", plan.summary, wait.message),
+        _ => format!("{}; {stored}", plan.summary),
     }
 }
 
@@ -144,11 +144,7 @@ fn unheard(task: &crate::model::TaskView) -> InstanceView {
 fn instance(view: View<'_>, recorded: Option<Recorded<'_>>, master: Option<&State>, agent: &AgentView) -> Option<InstanceView> {
     let fresh = agent.fresh(view.now, view.timing.silent_after);
     let state = agent.state.as_ref();
-    let replaced = |s: &State| {
-        let tasks = view.seen.scheduler.tasks.as_ref();
-        tasks.is_some_and(|t| !t.iter().any(|task| task.task_id == s.task_id))
-    };
-    if fresh.is_none() && state.is_some_and(replaced) {
+    if fresh.is_none() && view.seen.has_ended(agent) {
         return None;
     }
     let redis = state.and_then(|s| s.redis.as_ref());

@@ -82,7 +82,7 @@ fn serve(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
 
 /// Every agent that cannot be used is named.
 fn report_agents(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
-    for agent in &view.seen.agents {
+    for agent in view.seen.agents.iter().filter(|a| !view.seen.has_ended(a)) {
         match agent.fresh(view.now, view.timing.silent_after) {
             None => {
                 let why = agent.problem.as_deref().unwrap_or("no word yet");

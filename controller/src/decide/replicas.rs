@@ -78,16 +78,19 @@ pub fn is_proven(view: View<'_>, state: &State) -> bool {
     state.redis.as_ref().is_some_and(|r| r.link == Some(true) && !r.syncing && view.seen.proven.contains(&r.run_id))
 }
 
-/// Task of the instance that makes the dumps: the one that does so already while it is in sync, else the lowest replica in sync, else the
-/// master.
+/// Task of the instance that makes the dumps: the one that does so already while it is in sync, else the lowest replica in sync, else a
+/// replica that is on its way there, else the master, for it is alone.
 pub fn backup_source(view: View<'_>, record: Recorded<'_>, master: &State) -> String {
     let usable: Vec<&State> = replicas(view, record)
         .filter(|s| !s.stopping && s.redis.as_ref().is_some_and(|r| r.answering && r.link == Some(true) && !r.syncing))
         .collect();
+    let coming = record.agents(view).map(|(_, s)| s).filter(|s| !record.is_master(s) && !s.stopping && s.redis.is_some());
     usable
         .iter()
         .find(|s| !s.settings.save.is_empty())
         .or_else(|| usable.iter().min_by_key(|s| s.instance))
+        .copied()
+        .or_else(|| coming.min_by_key(|s| s.instance))
         .map_or_else(|| master.task_id.clone(), |s| s.task_id.clone())
 }
 

@@ -462,7 +462,7 @@ fn run(seed: u64) {
 
 #[test]
 fn a_cluster_survives_random_faults() {
-    let seeds = std::env::var("AURORA_REDIS_SIM_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(400u64);
+    let seeds = std::env::var("AURORA_REDIS_SIM_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(150u64);
     let first = std::env::var("AURORA_REDIS_SIM_FIRST").ok().and_then(|n| n.parse().ok()).unwrap_or(0u64);
     for seed in first..first + seeds {
         let failed = std::panic::catch_unwind(|| run(seed));
