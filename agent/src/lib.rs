@@ -15,6 +15,7 @@ mod local;
 mod memory;
 pub mod metrics;
 mod node;
+mod obedience;
 mod ops;
 mod predecessor;
 mod probe;

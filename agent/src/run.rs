@@ -16,7 +16,7 @@ use crate::node::Node;
 use crate::spawn::Spawner;
 use crate::store::{self, Progress, Store};
 use crate::zk::Keeper;
-use crate::{doors, http, lag, local, ops, predecessor, records, uploads};
+use crate::{doors, http, lag, local, obedience, ops, predecessor, records, uploads};
 
 /// Longest wait for the command under way when the agent is to end.
 const TURN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,6 +42,7 @@ async fn live(config: Config, spawner: Spawner) -> anyhow::Result<()> {
         tokio::spawn(http::serve(listener, node.clone()));
     }
     tokio::spawn(records::follow(node.clone()));
+    tokio::spawn(obedience::run(node.clone()));
     tokio::spawn(doors::run(node.clone()));
     tokio::spawn(uploads::run(node.clone()));
     tokio::spawn(lag::run(node.clone()));
