@@ -17,8 +17,9 @@ pub struct Host {
     pub name: String,
     /// Address the announcer publishes and ports are free on; `{{mesos.hostname}}`.
     pub address: IpAddr,
-    /// Command put before everything that runs on this host (task processes, health calls, port tests).
-    /// It has to end in an exec of its arguments (`nsenter`, `ip netns exec`, `env`), so that the pid stays the same.
+    /// Command put before everything that runs on this host: task processes, health and lifecycle calls, port tests and
+    /// the announcer, so ZooKeeper has to be reachable from inside. It has to end in an exec of its arguments (`nsenter`,
+    /// `ip netns exec`, `env`), so that the pid stays the same.
     #[serde(default)]
     pub wrapper: Vec<String>,
     /// Attributes for placement constraints.

@@ -11,10 +11,15 @@ use tests::harness::process::{runs, send};
 use tests::harness::{Bench, wait};
 
 use super::SOON;
-use super::world::{SERVER, World, daemon, gone, hasty, hosts, job, key};
+use super::world::{LocalTask, SERVER, World, daemon, gone, hasty, hosts, job, key};
 
 fn set(ids: &[u32]) -> InstanceSet {
     InstanceSet::new(ids.iter().copied()).expect("not empty")
+}
+
+/// Paths of the lifecycle calls that a task noted, in order.
+fn posts(task: &LocalTask) -> Result<Vec<String>> {
+    Ok(task.file("calls")?.lines().filter_map(|line| line.strip_prefix("POST ").map(str::to_owned)).collect())
 }
 
 #[test]
@@ -46,8 +51,7 @@ async fn life(bench: Arc<Bench>) -> Result<()> {
     let restarted = world.replaced(&tasks[1]).await?;
     gone(&[tasks[1].running_pid()?]).await?;
     ensure!(world.ended(&tasks[1].task_id).await?.0 == ScheduleStatus::KILLED);
-    let calls = tasks[1].file("calls")?;
-    ensure!(calls.ends_with("POST /quitquitquit\nPOST /abortabortabort\n"), "{calls}");
+    ensure!(posts(&tasks[1])? == ["/quitquitquit", "/abortabortabort"]);
     let scheduled = world.scheduled(&restarted.task_id).await?;
     ensure!(scheduled.ancestor_id.as_deref() == Some(&tasks[1].task_id), "{scheduled:?}");
 
@@ -291,4 +295,23 @@ async fn stopped(bench: Arc<Bench>) -> Result<()> {
     world.client.ping().await?;
     ensure!(world.running(&[0]).await?[0].task_id == task.task_id);
     Ok(())
+}
+
+#[test]
+fn a_task_that_ends_by_itself_when_told_shortens_the_wait() {
+    Bench::run("obedient", obedient);
+}
+
+async fn obedient(bench: Arc<Bench>) -> Result<()> {
+    let world = World::start(&bench, &hosts(1)).await?;
+    let answered = "self.wfile.write(body.encode())";
+    let server = SERVER.replace(answered, &format!("{answered}\n        self.path == \"/quitquitquit\" and os._exit(0)"));
+    let long = json!({"lifecycle": {"http": {"graceful_shutdown_wait_secs": 3600, "shutdown_wait_secs": 3600}}});
+    world.client.create_job(&job(1, json!([{"name": "main", "cmdline": server}]), long)).await?;
+    let task = world.running(&[0]).await?.remove(0);
+    world.client.kill_tasks(&key(), &set(&[0]), "").await?;
+    // The first call is answered, so there would be an hour to wait.
+    ensure!(world.ended(&task.task_id).await?.0 == ScheduleStatus::KILLED);
+    ensure!(posts(&task)? == ["/quitquitquit"]);
+    gone(&[task.running_pid()?]).await
 }
