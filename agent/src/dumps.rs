@@ -39,8 +39,8 @@ struct Last {
     saves: Option<u64>,
     last_save_s: u64,
     mark: Option<Mark>,
-    /// Inode of the file that was there when the server started, or was spooled last.
-    taken: Option<u64>,
+    /// The file that was there when the server started, or was spooled last. Its inode alone may be used again.
+    taken: Option<Mark>,
 }
 
 /// Follows the dumps of the running server.
@@ -57,8 +57,9 @@ impl Tracker {
     }
 }
 
-/// Looks for a new dump, given a fresh answer of the server.
-pub(crate) fn notice(node: &Node, server: &Server, info: &Info, assigned: Epoch) {
+/// Looks for a new dump, given a fresh answer of the server. `ended` says that the caller saw a save of its own end well: before Redis 7.0
+/// nothing else tells two saves within one second apart.
+pub(crate) fn notice(node: &Node, server: &Server, info: &Info, assigned: Epoch, ended: bool) {
     let mark = match files::mark(&node.places.dump()) {
         Ok(mark) => mark,
         Err(error) => return node.change(|parts| parts.problem("dumps", format!("cannot look at the dump: {error}"))),
@@ -72,21 +73,20 @@ pub(crate) fn notice(node: &Node, server: &Server, info: &Info, assigned: Epoch)
         taken: last.as_ref().and_then(|l| l.taken),
     };
     let Some(before) = last.as_ref().filter(|before| before.run_id == now.run_id) else {
-        *last = Some(Last { taken: mark.map(|m| m.inode), ..now });
+        *last = Some(Last { taken: mark, ..now });
         return;
     };
-    if mark.map(|m| m.inode) != before.mark.map(|m| m.inode) {
+    if mark != before.mark {
         note_inode(node, mark, assigned);
     }
-    let (finished, missed) = finished_between(before, &now);
-    let fresh = mark.filter(|m| Some(m.inode) != before.taken);
+    let (counted, missed) = finished_between(before, &now);
+    let finished = counted || (ended && now.saves.is_none());
+    // The file is in its place before the server counts it.
+    let fresh = mark.filter(|_| mark != before.taken);
     let mut next = now;
-    if finished && let Some(mark) = fresh {
-        next.taken = Some(mark.inode);
+    if finished && fresh.is_some() {
+        next.taken = fresh;
         spool(node, server, info, assigned, missed);
-    } else if finished && fresh.is_none() {
-        // The counter moved and the file is not there yet to be seen: look again.
-        (next.saves, next.last_save_s) = (before.saves, before.last_save_s);
     }
     *last = Some(next);
 }

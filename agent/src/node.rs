@@ -178,7 +178,7 @@ impl Node {
     pub fn observe(&self, server: &Arc<Server>, info: Info) {
         server.name(&info.run_id);
         let epoch = self.look(|parts| parts.duty.epoch);
-        dumps::notice(self, server, &info, epoch);
+        dumps::notice(self, server, &info, epoch, false);
         self.change(|parts| {
             if !parts.server.as_ref().is_some_and(|current| Arc::ptr_eq(current, server)) {
                 return;

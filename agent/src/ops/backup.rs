@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Done, Halt, failed, from_redis, refused};
+use crate::dumps;
 use crate::node::Node;
 use crate::redis::info::Info;
 use crate::server::Server;
@@ -89,7 +90,11 @@ async fn finished(node: &Arc<Node>, server: &Arc<Server>, before: Info, deadline
         let moved = match (before.saves, info.saves) {
             (Some(b), Some(n)) => n > b,
             // Before 7.0 there is no counter and the time has a resolution of a second: that it ran and ended well must do.
-            _ => true,
+            _ => {
+                let epoch = node.look(|parts| parts.duty.epoch);
+                dumps::notice(node, server, &info, epoch, true);
+                true
+            }
         };
         if moved {
             return Ok(());
