@@ -16,6 +16,7 @@ use tests::harness::process::Process;
 use tests::harness::zookeeper::ZooKeeper;
 use tests::harness::{Bench, binaries, wait};
 
+use crate::prometheus::Prometheus;
 use crate::{project, python, run};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -280,6 +281,25 @@ fn the_jobs_of_the_files_are_a_working_cluster() {
             ensure!(view.master.is_some() && serving == 3, "{}; {serving} serve", view.summary);
             Ok(())
         };
-        wait::until("one master and two replicas serve", Duration::from_secs(90), look).await
+        wait::until("one master and two replicas serve", Duration::from_secs(90), look).await?;
+        prometheus_sees_it(&Prometheus::start(&bench, &zookeeper)?).await
     });
+}
+
+/// Every instance and controller is scraped under the cluster's name, and no alert of the page kind is raised.
+async fn prometheus_sees_it(prometheus: &Prometheus) -> Result<()> {
+    let look = async || -> Result<()> {
+        let up = prometheus.query("sum by (cluster, job) (up)").await?;
+        let count = |job: &str| up.iter().find(|(labels, _)| labels["job"] == job && labels["cluster"] == "redis/prod/cache");
+        let counts =
+            (count("aurora-redis-agent").map(|(_, n)| n.as_str()), count("aurora-redis-controller").map(|(_, n)| n.as_str()));
+        ensure!(counts == (Some("3"), Some("2")), "{up:?}");
+        let master = prometheus.query("max by (cluster) (aurora_redis_controller_has_master)").await?;
+        ensure!(master.len() == 1 && master[0].1 == "1", "{master:?}");
+        Ok(())
+    };
+    wait::until("Prometheus has scraped three agents and two controllers", LIMIT, look).await?;
+    let pages = prometheus.query("ALERTS{severity=\"page\"}").await?;
+    ensure!(pages.is_empty(), "a healthy cluster raises {pages:?}");
+    Ok(())
 }

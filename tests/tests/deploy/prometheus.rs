@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aurora::serverset::{Endpoint, Member};
+use tests::harness::process::Process;
 use tests::harness::zookeeper::ZooKeeper;
 use tests::harness::{Bench, binaries, wait};
 use zookeeper_client::{Acls, CreateMode};
@@ -91,15 +92,43 @@ fn scrape_configuration(dir: &Path, ensemble: &str) -> Result<std::path::PathBuf
     Ok(dir.join("scrape.yml"))
 }
 
-#[derive(serde::Deserialize)]
-struct Targets {
-    data: Active,
+/// A real Prometheus with our scrape configuration and rules.
+pub struct Prometheus {
+    url: String,
+    process: Process,
+}
+
+impl Prometheus {
+    /// Starts it on an ensemble.
+    pub fn start(bench: &Bench, ensemble: &str) -> Result<Prometheus> {
+        let port = bench.port(&bench.here())?.number();
+        let mut command = bench.command(&bench.here(), binaries::tool("prometheus")?);
+        command.arg(format!("--config.file={}", scrape_configuration(bench.dir(), ensemble)?.display()));
+        command.arg(format!("--storage.tsdb.path={}", bench.subdir("prometheus")?.display()));
+        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        Ok(Prometheus { url: format!("http://127.0.0.1:{port}/api/v1"), process: bench.start("prometheus", command)? })
+    }
+
+    async fn get(&self, path: &str) -> Result<serde_json::Value> {
+        self.process.check_alive()?;
+        let answer: serde_json::Value = reqwest::get(format!("{}/{path}", self.url)).await?.error_for_status()?.json().await?;
+        Ok(answer["data"].clone())
+    }
+
+    /// The labels and the value of every series that answers an expression.
+    pub async fn query(&self, expression: &str) -> Result<Vec<(BTreeMap<String, String>, String)>> {
+        let mut url: reqwest::Url = format!("{}/query", self.url).parse()?;
+        url.query_pairs_mut().append_pair("query", expression);
+        let path = format!("query?{}", url.query().unwrap_or_default());
+        let series: Vec<Series> = serde_json::from_value(self.get(&path).await?["result"].clone())?;
+        Ok(series.into_iter().map(|series| (series.metric, series.value.1)).collect())
+    }
 }
 
 #[derive(serde::Deserialize)]
-struct Active {
-    #[serde(rename = "activeTargets")]
-    targets: Vec<Target>,
+struct Series {
+    metric: BTreeMap<String, String>,
+    value: (f64, String),
 }
 
 #[derive(serde::Deserialize)]
@@ -116,19 +145,11 @@ fn prometheus_finds_agents_and_controllers_in_the_serversets() {
         announce(&zookeeper, "/aurora/redis/prod/cache", 0, 31000).await?;
         announce(&zookeeper, "/aurora/redis/prod/cache", 2, 31010).await?;
         announce(&zookeeper, "/aurora/redis/prod/cache-controller", 1, 31020).await?;
-        let port = bench.port(&bench.here())?;
-        let mut command = bench.command(&bench.here(), binaries::tool("prometheus")?);
-        let configuration = scrape_configuration(bench.dir(), &zookeeper.connect_string())?;
-        command.arg(format!("--config.file={}", configuration.display()));
-        command.arg(format!("--storage.tsdb.path={}", bench.subdir("prometheus")?.display()));
-        command.arg(format!("--web.listen-address=127.0.0.1:{}", port.number()));
-        let process = bench.start("prometheus", command)?;
-        let url = format!("http://127.0.0.1:{}/api/v1/targets", port.number());
+        let prometheus = Prometheus::start(&bench, &zookeeper.connect_string())?;
         let look = async || -> Result<Vec<Target>> {
-            process.check_alive()?;
-            let found: Targets = reqwest::get(&url).await?.error_for_status()?.json().await?;
-            ensure!(found.data.targets.len() == 3, "{} targets, not 3", found.data.targets.len());
-            Ok(found.data.targets)
+            let targets: Vec<Target> = serde_json::from_value(prometheus.get("targets").await?["activeTargets"].clone())?;
+            ensure!(targets.len() == 3, "{} targets, not 3", targets.len());
+            Ok(targets)
         };
         let targets = wait::until("Prometheus shows three targets", Duration::from_secs(60), look).await?;
         let label = |target: &Target, name: &str| target.labels.get(name).cloned().context(format!("no label {name}"));
