@@ -221,20 +221,31 @@ pub fn watch_node(keeper: &Keeper, path: &str) -> watch::Receiver<Watched> {
 
 async fn follow_node(keeper: Keeper, path: String, tx: watch::Sender<Watched>) {
     while !tx.is_closed() {
-        match read_and_watch(&keeper, &path).await {
-            Ok((node, watcher)) => {
-                tx.send_if_modified(|seen| {
-                    let now = Watched { node, read: true, problem: None };
-                    let changed = *seen != now;
-                    *seen = now;
-                    changed
-                });
-                let _ = tokio::time::timeout(REREAD, watcher.changed()).await;
-            }
-            Err(error) => {
-                tx.send_modify(|seen| seen.problem = Some(error.to_string()));
-                tokio::time::sleep(Duration::from_millis(300)).await;
-            }
+        let read = read_and_watch(&keeper, &path).await;
+        take(&tx, read, |node| Watched { node, read: true, problem: None }, |seen, problem| seen.problem = Some(problem)).await;
+    }
+}
+
+/// Takes in a reading, and waits until another one is worth it: for the watch, or a little after a failure.
+async fn take<T, V: PartialEq>(
+    tx: &watch::Sender<V>,
+    read: Result<(T, zk::OneshotWatcher), Error>,
+    view: impl FnOnce(T) -> V,
+    fail: impl FnOnce(&mut V, String),
+) {
+    match read {
+        Ok((value, watcher)) => {
+            let now = view(value);
+            tx.send_if_modified(|seen| {
+                let changed = *seen != now;
+                *seen = now;
+                changed
+            });
+            let _ = tokio::time::timeout(REREAD, watcher.changed()).await;
+        }
+        Err(error) => {
+            tx.send_modify(|seen| fail(seen, error.to_string()));
+            tokio::time::sleep(Duration::from_millis(300)).await;
         }
     }
 }
@@ -277,21 +288,9 @@ pub fn watch_children(keeper: &Keeper, path: &str) -> watch::Receiver<Children> 
 async fn follow_children(keeper: Keeper, path: String, tx: watch::Sender<Children>) {
     while !tx.is_closed() {
         let known = tx.borrow().nodes.clone();
-        match list_and_watch(&keeper, &path, known).await {
-            Ok((nodes, watcher)) => {
-                tx.send_if_modified(|seen| {
-                    let now = Children { nodes, read: true, problem: None };
-                    let changed = *seen != now;
-                    *seen = now;
-                    changed
-                });
-                let _ = tokio::time::timeout(REREAD, watcher.changed()).await;
-            }
-            Err(error) => {
-                tx.send_modify(|seen| seen.problem = Some(error.to_string()));
-                tokio::time::sleep(Duration::from_millis(300)).await;
-            }
-        }
+        let read = list_and_watch(&keeper, &path, known).await;
+        take(&tx, read, |nodes| Children { nodes, read: true, problem: None }, |seen, problem| seen.problem = Some(problem))
+            .await;
     }
 }
 
