@@ -223,11 +223,16 @@ fn program(layers: &mut Layers) -> Program {
     }
 }
 
+/// Why a setting of Redis cannot be passed through (the agent manages it, or it is malformed); absent when it can.
+pub fn refuse_setting(key: &str, value: &str) -> Option<String> {
+    conf::refuse(key).or_else(|| conf::refuse_value(value))
+}
+
 /// `[redis.config]`: `a; b` gives two lines, for settings that stand several times (`client-output-buffer-limit`).
 fn pass_through(layers: &mut Layers) -> BTreeMap<String, Vec<String>> {
     let table = layers.table("redis.config");
     for (key, value) in &table {
-        if let Some(why) = conf::refuse(key).or_else(|| conf::refuse_value(value)) {
+        if let Some(why) = refuse_setting(key, value) {
             layers.reject(&format!("redis.config.{key}"), &why);
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 pub use job::Surroundings;
 
+use agent::config::refuse_setting;
 use agent::layers::{Key, Layers, Mistakes};
 use aurora::types::{Constraint, TaskConstraint, ValueConstraint};
 
@@ -221,10 +222,7 @@ fn megabytes(layers: &mut Layers, key: &str, least: i64) -> i64 {
 fn redis_config(layers: &mut Layers) -> BTreeMap<String, String> {
     let config = layers.table("redis.config");
     for (name, value) in &config {
-        let named = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        let problem =
-            if named { plain(value).err() } else { Some("a setting of Redis has a name of letters, digits and '-'".into()) };
-        if let Some(problem) = problem {
+        if let Some(problem) = refuse_setting(name, value).or_else(|| plain(value).err()) {
             layers.reject(&format!("redis.config.{name}"), &problem);
         }
     }

@@ -16,6 +16,9 @@ use aurora::client::{self, Endpoint};
 
 use crate::model::Timing;
 
+/// How often an agent speaks even when nothing changed.
+const HEARTBEAT: Duration = Duration::from_millis(250);
+
 const CLUSTER: Key = Key::value("cluster", "ROLE/ENV/JOB", "The cluster: the key of its Aurora job");
 const ZOOKEEPER: Key = Key::value("zookeeper", "HOST:PORT,…", "ZooKeeper's servers, as a connect string");
 const ZOOKEEPER_ROOT: Key =
@@ -76,7 +79,6 @@ pub const KEYS: &[Key] = &[
         "URL under which others reach this controller; by default made from the address listened on, or from the route to ZooKeeper",
     ),
     Key::value("zookeeper_session", "DURATION", "ZooKeeper session: how long a lost controller stays elected").or("6s"),
-    Key::value("agents.heartbeat", "DURATION", "How often an agent speaks even when nothing changed").or("250ms"),
     Key::value("agents.silent_after", "DURATION", "Silence after which an agent counts as silent").or("1s"),
     Key::value("agents.command_timeout", "DURATION", "Longest wait for an agent's answer to a command").or("5s"),
     Key::value("bootstrap.wait", "DURATION", "How long a first start waits for all instances to be there").or("60s"),
@@ -201,8 +203,6 @@ pub struct Config {
     pub timing: Timing,
     /// ZooKeeper session wished for.
     pub zookeeper_session: Duration,
-    /// How often an agent speaks even when nothing changed.
-    pub heartbeat: Duration,
     /// Longest wait for an agent's answer to a command.
     pub command_timeout: Duration,
     /// Longest time between two cycles.
@@ -249,7 +249,6 @@ impl Config {
             advertise,
             timing,
             zookeeper_session: layers.duration("zookeeper_session"),
-            heartbeat: layers.duration("agents.heartbeat"),
             command_timeout: layers.duration("agents.command_timeout"),
             cycle: layers.duration("cycle"),
             effective: Effective::default(),
@@ -267,7 +266,7 @@ impl Config {
             }
         };
         let silent_after = self.timing.silent_after;
-        at_least("agents.silent_after", silent_after, self.heartbeat * 3, "3 x agents.heartbeat");
+        at_least("agents.silent_after", silent_after, HEARTBEAT * 3, "three heartbeats of an agent");
         at_least("zombie_after", self.timing.zombie_after, silent_after * 10, "10 x agents.silent_after");
         at_least("zookeeper_session", self.zookeeper_session, Duration::from_secs(1), "what ZooKeeper can keep");
     }
@@ -391,7 +390,7 @@ mod tests {
     #[test]
     fn mistakes_are_reported_together() {
         let text = "cluster = 'www/prod'\nzookeeper = 'zk1'\nscheduler = 'ftp://x'\nhttp_port = 70000\nsecret_file = '/nonexistent'\n\
-                    zookeeper_root = 'x'\n[snapshots]\nuri = 's3://x'\n[agents]\nheartbeat = '1s'\nsilent = '3s'\n";
+                    zookeeper_root = 'x'\n[snapshots]\nuri = 's3://x'\n[agents]\nsilent_after = '0.5s'\nsilent = '3s'\n";
         let found = read(text).expect_err("mistakes").0;
         for part in [
             "c.toml:1: cluster = \"www/prod\": it has not three parts",
@@ -402,7 +401,7 @@ mod tests {
             "http_port = \"70000\": it is out of range",
             "snapshots.uri = \"s3://x\"",
             "agents.silent: no such setting",
-            "default: agents.silent_after = \"1s\": must be at least 3 x agents.heartbeat = 3s",
+            "agents.silent_after = \"0.5s\": must be at least three heartbeats of an agent = 750ms",
         ] {
             assert!(found.iter().any(|line| line.contains(part)), "{part} in {found:#?}");
         }

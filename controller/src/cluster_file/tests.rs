@@ -68,7 +68,7 @@ fn everything_can_be_said() {
 fn all_mistakes_are_named_at_once() {
     let text = "cluster = 'www/cache'\ninstances = 0\nsave = '900'\ncolour = 'red'\nsecret_file = '/x/{{y}}'\n\
         [aurora.constraints]\nhost = 'limit:x'\n[resources]\ncpu = -1\nram = '4kb'\n\
-        [redis]\nserver_uri = 'hdfs://nn/x'\n[redis.config]\n'max memory' = 1\nsaved = \"1\\nport 6379\"\n[snapshots]\nuri = 's3://x'\n\
+        [redis]\nserver_uri = 'hdfs://nn/x'\n[redis.config]\n'max memory' = 1\nport = 7\nsaved = \"1\\nport 6379\"\n[snapshots]\nuri = 's3://x'\n\
         [health]\ntimeout = '1m'\n";
     let found = read(text).expect_err("mistakes").0;
     for part in [
@@ -82,14 +82,15 @@ fn all_mistakes_are_named_at_once() {
         "cluster.toml:10: resources.ram = \"4kb\": it is too small",
         "resources.disk: not set",
         "redis.server_sha256: not set, but redis.server_uri is",
-        "redis.config.max memory = \"1\": a setting of Redis has a name of letters",
-        "redis.config.saved = \"1\\nport 6379\": it has control characters",
+        "redis.config.port = \"7\": managed by the agent: ",
+        "redis.config.max memory = \"1\": a Redis setting has a name of letters",
+        "redis.config.saved = \"1\\nport 6379\": a value must be one line",
         "snapshots.uri = \"s3://x\"",
         "health.timeout = \"1m\": must not be longer than health.interval",
     ] {
         assert!(found.iter().any(|line| line.contains(part)), "{part} in {found:#?}");
     }
-    assert_eq!(found.len(), 14, "{found:#?}");
+    assert_eq!(found.len(), 15, "{found:#?}");
 }
 
 #[test]
