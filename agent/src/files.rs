@@ -62,6 +62,13 @@ impl Places {
         self.sandbox.join("aside")
     }
 
+    /// Makes sure that no other agent works in this sandbox, for as long as the file is kept.
+    pub fn lock(&self) -> io::Result<File> {
+        let file = File::create(self.sandbox.join("agent.lock"))?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        Ok(file)
+    }
+
     /// A new place for data of `epoch` that is set aside at `now_ms`.
     pub fn make_aside(&self, epoch: Epoch, now_ms: u64) -> io::Result<PathBuf> {
         let name = format!("{epoch:010}-{}", snapshot::utc(now_ms));
@@ -206,6 +213,16 @@ mod tests {
             fs::read_dir(places.asides()).unwrap().map(|e| fs::read_to_string(e.unwrap().path().join(DUMP)).unwrap()).collect();
         kept.sort();
         assert_eq!(kept, ["3", "4", "5", "6"]);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_sandbox_has_one_agent() {
+        let (dir, places) = places();
+        let lock = places.lock().unwrap();
+        assert!(places.lock().is_err());
+        drop(lock);
+        places.lock().unwrap();
         fs::remove_dir_all(&dir).unwrap();
     }
 

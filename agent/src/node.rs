@@ -214,6 +214,8 @@ async fn watch_over(node: Arc<Node>, server: Arc<Server>) {
         parts.info = None;
         parts.duty = Duty::default();
         local::begin(parts);
+        parts.solved("link");
+        parts.solved("server");
         parts.works.retain(|work, _| !matches!(work, board::Work::Loading | board::Work::Saving));
         if let Err(error) = &noted {
             parts.problem("memory", error.to_string());

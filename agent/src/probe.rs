@@ -126,8 +126,15 @@ fn server_role(node: &Node) -> Role {
     node.look(|parts| parts.info.as_ref().map_or(Role::None, |info| info.role))
 }
 
-/// Shows loading and saving as activities.
+/// Shows loading and saving as activities, and a link that is down as a problem.
 pub(crate) fn show_progress(parts: &mut Parts, server: &Server, info: &Info) {
+    match &info.following {
+        Some(master) if parts.duty.role == Role::Replica && parts.duty.fenced.is_none() && info.link == Some(false) => {
+            let what = if info.syncing { "is being copied from" } else { "has no link to" };
+            parts.problem("link", format!("the replica {what} its master {master}"));
+        }
+        _ => parts.solved("link"),
+    }
     if info.loading {
         parts.work(Work::Loading, &server.birth.source, info.loaded_bytes, info.loading_total_bytes);
     } else {

@@ -108,14 +108,24 @@ pub(crate) async fn follow(node: Arc<Node>) {
             node.records.take(&node, read);
         }
         if now.problem != logged {
-            match &now.problem {
-                Some(problem) => tracing::warn!(problem, "the record cannot be read now"),
-                None => tracing::info!("the record can be read"),
-            }
+            report(&node, now.problem.as_deref());
             logged = now.problem;
         }
         if watched.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+fn report(node: &Node, problem: Option<&str>) {
+    match problem {
+        Some(problem) => {
+            tracing::warn!(problem, "the record cannot be read now");
+            node.change(|parts| parts.problem("zookeeper", problem.to_owned()));
+        }
+        None => {
+            tracing::info!("the record can be read");
+            node.change(|parts| parts.solved("zookeeper"));
         }
     }
 }

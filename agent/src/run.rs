@@ -13,6 +13,7 @@ use crate::config::{Config, Program};
 use crate::files::Places;
 use crate::memory::Notebook;
 use crate::node::Node;
+use crate::snapshot::Sha256;
 use crate::spawn::Spawner;
 use crate::store::{self, Progress, Store};
 use crate::zk::Keeper;
@@ -35,9 +36,12 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 }
 
 async fn live(config: Config, spawner: Spawner) -> anyhow::Result<()> {
+    let places = Places::prepare(&config.sandbox).with_context(|| format!("sandbox {}", config.sandbox.display()))?;
+    // Held until the process ends.
+    let _lock = places.lock().context("is another agent running in this sandbox?")?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let listeners = listen(&config).await?;
-    let node = prepare(config, spawner)?;
+    let node = prepare(config, places, spawner)?;
     for listener in listeners {
         tokio::spawn(http::serve(listener, node.clone()));
     }
@@ -64,8 +68,7 @@ async fn live(config: Config, spawner: Spawner) -> anyhow::Result<()> {
 }
 
 /// The hub, with what an earlier agent left in this sandbox settled.
-fn prepare(config: Config, spawner: Spawner) -> anyhow::Result<Arc<Node>> {
-    let places = Places::prepare(&config.sandbox).with_context(|| format!("sandbox {}", config.sandbox.display()))?;
+fn prepare(config: Config, places: Places, spawner: Spawner) -> anyhow::Result<Arc<Node>> {
     let (notebook, damage) = Notebook::open(&places.memory(), &config.task_id)?;
     predecessor::settle(&notebook, &config.host).map_err(anyhow::Error::msg)?;
     let store = match &config.snapshots_uri {
@@ -136,10 +139,19 @@ async fn fetch_program(node: Arc<Node>) {
 }
 
 async fn fetch(node: &Node, uri: &str, sha256: &str, dest: &std::path::Path) -> Result<(), String> {
-    let sum = sha256.to_owned().try_into().map_err(|e| format!("redis.server_sha256: {e}"))?;
+    let sum: Sha256 = sha256.to_owned().try_into().map_err(|e| format!("redis.server_sha256: {e}"))?;
+    let there = dest.to_owned();
+    if tokio::task::spawn_blocking(move || has_sum(&there, sum)).await.unwrap_or(false) {
+        return Ok(());
+    }
     std::fs::create_dir_all(node.places.programs()).map_err(|e| e.to_string())?;
     let report = store::Report::new(Progress::default());
     store::fetch_file(uri, sum, dest, &store::Options::default(), &report).await.map_err(|e| ops::chain(&e))
+}
+
+/// Whether an earlier agent has fetched that very file.
+fn has_sum(path: &std::path::Path, sum: Sha256) -> bool {
+    std::fs::read(path).is_ok_and(|bytes| <sha2::Sha256 as sha2::Digest>::digest(bytes)[..] == sum.0)
 }
 
 /// Sends clients away, ends the server, and gives the spool its time. What is in the spool then still goes when an agent starts here again.

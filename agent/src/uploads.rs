@@ -1,7 +1,8 @@
 //! Copies spooled dumps to the store, one at a time, until they are through.
 //!
 //! Invariant: a dump leaves the spool only when its snapshot is committed, or when it waits while newer ones wait behind it and the queue is
-//! full: then it is counted as superseded, and the backup request it would have answered is answered by the next one.
+//! full: then it is counted as superseded, and the backup request it would have answered is answered by the next one, or said to have
+//! failed.
 
 use std::io;
 use std::path::PathBuf;
@@ -65,9 +66,15 @@ impl Queue {
         let excess = numbers.len().saturating_sub(MAX_WAITING);
         for pair in 0..excess {
             let (old, next) = (numbers[pair], numbers[pair + 1]);
-            pass_request_on(node, old, next)?;
+            let unanswered = pass_request_on(node, old, next)?;
             remove(node, old)?;
-            node.change(|parts| parts.uploads.superseded += 1);
+            node.change(|parts| {
+                parts.uploads.superseded += 1;
+                if let Some(request) = unanswered {
+                    let why = "its dump was given up for a newer one: the store is slower than the dumps come";
+                    parts.uploads.failed_request = Some((request, why.into()));
+                }
+            });
             tracing::warn!(old, next, "a dump was given up for a newer one: the store is slower than the dumps come");
         }
         Ok(())
@@ -102,14 +109,16 @@ fn read_ticket(node: &Node, number: u64) -> Ticket {
     read.unwrap_or(Ticket { created_ms: number, ..Ticket::default() })
 }
 
-fn pass_request_on(node: &Node, old: u64, next: u64) -> io::Result<()> {
-    let Some(request) = read_ticket(node, old).request_id else { return Ok(()) };
+/// The next dump answers the request of the one given up, unless it has one of its own: then that request is returned.
+fn pass_request_on(node: &Node, old: u64, next: u64) -> io::Result<Option<String>> {
+    let request = read_ticket(node, old).request_id;
     let mut ticket = read_ticket(node, next);
-    if ticket.request_id.is_none() {
-        ticket.request_id = Some(request);
-        std::fs::write(paths(node, next).1, serde_json::to_vec(&ticket)?)?;
+    if request.is_none() || ticket.request_id.is_some() {
+        return Ok(request);
     }
-    Ok(())
+    ticket.request_id = request;
+    std::fs::write(paths(node, next).1, serde_json::to_vec(&ticket)?)?;
+    Ok(None)
 }
 
 /// The dump goes first: a ticket without one is cleared at the next start.
@@ -124,6 +133,12 @@ pub(crate) async fn run(node: Arc<Node>) {
     let Some(store) = node.store.clone() else { return };
     if let Err(error) = clear_lone_tickets(&node) {
         tracing::warn!(%error, "cannot clear the spool");
+    }
+    show_pending(&node);
+    // A manifest names the cluster, which the record tells.
+    let mut records = node.records.subscribe();
+    if records.wait_for(Option::is_some).await.is_err() {
+        return;
     }
     loop {
         show_pending(&node);

@@ -17,6 +17,19 @@ struct Stored {
     store: Store,
 }
 
+impl Stored {
+    /// The store's directory becomes a file: nothing can be written below it.
+    fn block(&self) {
+        std::fs::remove_dir(&self.dir).unwrap();
+        std::fs::write(&self.dir, "in the way").unwrap();
+    }
+
+    fn unblock(&self) {
+        std::fs::remove_file(&self.dir).unwrap();
+        std::fs::create_dir(&self.dir).unwrap();
+    }
+}
+
 impl Drop for Stored {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.dir);
@@ -107,9 +120,7 @@ async fn every_dump_that_redis_makes_by_itself_is_stored() {
 async fn an_upload_that_cannot_go_is_kept_reported_and_done_by_the_next_agent() {
     let mut rig = Rig::new("resume").await;
     let stored = stored();
-    // The store's directory is a file: nothing can be written below it.
-    std::fs::remove_dir(&stored.dir).unwrap();
-    std::fs::write(&stored.dir, "in the way").unwrap();
+    stored.block();
     let mut a = rig.agent(0, &["--snapshots-uri", &stored.uri]).await;
     rig.lead(&a).await;
     fill(&a, 3).await;
@@ -118,14 +129,41 @@ async fn an_upload_that_cannot_go_is_kept_reported_and_done_by_the_next_agent() 
     assert_eq!((state.uploads.pending, state.uploads.last), (1, None));
     assert_eq!(rig.order(&a, Order::Backup { request_id: "r".into() }).await.outcome, AnswerKind::Accepted, "under way");
     a.kill();
-    std::fs::remove_file(&stored.dir).unwrap();
-    std::fs::create_dir(&stored.dir).unwrap();
+    stored.unblock();
     a.start(&rig).await;
     let state = until("the upload is done", async || Some(a.state(&rig).await).filter(|s| s.uploads.last.is_some())).await;
     assert_eq!((state.uploads.last_request_id.as_deref(), state.uploads.pending), (Some("r"), 0));
     let local = until("the dump is reported", async || a.state(&rig).await.local).await;
     let manifest = stored.store.manifest(&state.uploads.last.unwrap()).await.unwrap();
     assert_eq!((manifest.sha256.to_string(), manifest.epoch), (local.sha256, local.epoch));
+}
+
+#[tokio::test]
+async fn dumps_that_come_faster_than_the_store_takes_them_are_counted_and_the_newest_kept() {
+    let mut rig = Rig::new("superseded").await;
+    let stored = stored();
+    stored.block();
+    let a = rig.agent(0, &["--snapshots-uri", &stored.uri]).await;
+    rig.lead(&a).await;
+    for n in 0..5 {
+        fill(&a, n + 1).await;
+        until("the backup is begun", async || {
+            let answer = rig.order(&a, Order::Backup { request_id: format!("r{n}") }).await;
+            (answer.outcome == AnswerKind::Accepted).then_some(())
+        })
+        .await;
+        until("its dump is made", async || {
+            let uploads = a.state(&rig).await.uploads;
+            (u64::from(uploads.pending) + uploads.superseded > u64::from(n)).then_some(())
+        })
+        .await;
+    }
+    let uploads = a.state(&rig).await.uploads;
+    assert_eq!((uploads.pending, uploads.superseded), (3, 2), "one being copied, two waiting");
+    assert_eq!(uploads.failed_request.unwrap().0, "r2", "of those that waited, the newest given up");
+    stored.unblock();
+    until("the newest is stored", async || a.state(&rig).await.uploads.last_request_id.filter(|r| r == "r4")).await;
+    assert_eq!(stored.store.list().await.unwrap().len(), 3);
 }
 
 #[tokio::test]
