@@ -83,7 +83,7 @@ pub(super) async fn restore(context: &Context, wanted: Restore) -> Result<(), Fa
 fn restore_plan(answer: &ClusterAnswer, source: Option<&SnapshotRow>, consent: bool) -> String {
     let cluster = &answer.cluster;
     let mut text = format!("{}, epoch {}: {}\n", cluster.cluster, cluster.epoch, clean(&cluster.summary));
-    for condition in &cluster.conditions {
+    for condition in cluster.conditions.iter().filter(|condition| !cluster.summary.contains(&condition.message)) {
         text += &format!("  known:   {}: {}\n", clean(&condition.reason), clean(&condition.message));
     }
     match source {

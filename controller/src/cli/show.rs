@@ -96,7 +96,7 @@ pub(super) fn render(answer: &ClusterAnswer, plan: &PlanView) -> String {
     for condition in &cluster.conditions {
         text += &format!("To know:    {}: {}\n", clean(&condition.reason), clean(&condition.message));
     }
-    for wait in &plan.waits {
+    for wait in plan.waits.iter().filter(|wait| !cluster.conditions.contains(wait)) {
         text += &format!("Waits for:  {}: {}\n", clean(&wait.reason), clean(&wait.message));
     }
     for violation in &plan.violations {
