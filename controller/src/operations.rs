@@ -6,7 +6,7 @@ use agent::api::Epoch;
 use agent::record::Phase;
 use agent::snapshot::SnapshotId;
 
-use crate::decide::{Recorded, View, copies, evidence};
+use crate::decide::{Recorded, View, choose, copies, evidence};
 use crate::model::Spec;
 use crate::view::{Ask, Operation, OperationKind};
 
@@ -187,7 +187,9 @@ fn expected(view: View<'_>, record: Recorded<'_>, snapshot: Option<&SnapshotId>)
     let replicas = record.agents(view).filter(|(_, s)| s.redis.is_some()).count();
     match (snapshot, replicas, copies::ranked(view, record).first()) {
         (Some(id), _, _) => format!("the cluster starts from snapshot {id}, and whatever is newer is lost"),
-        (None, 0, Some(copy)) => format!("no server is left; the best copy is {:?}, and writes after it are lost", copy.holder),
+        (None, 0, Some(copy)) => {
+            format!("no server is left; the best copy is the {}, and writes after it are lost", choose::describe(copy))
+        }
         (None, 0, None) => "no server is left, and no snapshot is known".into(),
         (None, n, _) => format!("{n} server(s) are left, and the most advanced one will lead; writes it does not hold are lost"),
     }

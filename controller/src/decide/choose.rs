@@ -170,7 +170,8 @@ pub fn master_view(member: &Member) -> Option<MasterView> {
     Some(MasterView { instance: member.instance, task_id: member.task_id.clone(), address })
 }
 
-fn describe(copy: &Copy) -> String {
+/// A copy for people: where it is, of which epoch, up to which offset.
+pub fn describe(copy: &Copy) -> String {
     let at = format!("epoch {} offset {}", copy.epoch, copy.offset);
     match &copy.holder {
         Holder::Live { member } => format!("instance {} at {at}", member.instance),

@@ -2,7 +2,7 @@
 
 use agent::record::{Evidence, Phase, Record};
 
-use super::{Recorded, View, copies, evidence};
+use super::{Recorded, View, choose, copies, evidence};
 use crate::model::{Action, Plan, Reason};
 use crate::view::{Operation, OperationKind};
 
@@ -73,7 +73,7 @@ pub fn explain(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
         return;
     }
     let loss = match copies::ranked(view, record).first() {
-        Some(copy) => format!("the best copy otherwise is {:?} of epoch {} at offset {}", copy.holder, copy.epoch, copy.offset),
+        Some(copy) => format!("the best copy otherwise is the {}", choose::describe(copy)),
         None => "the replicas have not been asked".into(),
     };
     plan.summary = format!("{who} is silent and nothing proves that it stopped");
