@@ -5,6 +5,7 @@
 //! neighbouring versions understand each other.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +20,10 @@ pub type Epoch = u64;
 /// Source: Redis `INFO replication`, field `master_repl_offset` (on replicas too).
 pub type Offset = u64;
 
-/// Where something listens: an IP address or host name and a TCP port.
+/// Where something listens: an IP address or host name and a TCP port. In JSON the text `host:port`, as in the original master node; an
+/// IPv6 address stands in brackets there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Address {
     /// IP address or host name, without brackets or port.
     pub host: String,
@@ -30,7 +33,34 @@ pub struct Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl From<Address> for String {
+    fn from(address: Address) -> String {
+        address.to_string()
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = String;
+    fn try_from(text: String) -> Result<Address, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Address, String> {
+        let wrong = || format!("'{text}' is not HOST:PORT");
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let host = host.strip_prefix('[').map_or(Some(host), |inner| inner.strip_suffix(']')).filter(|h| !h.is_empty());
+        let port = port.parse().ok().filter(|p| *p > 0);
+        Ok(Address { host: host.ok_or_else(wrong)?.to_owned(), port: port.ok_or_else(wrong)? })
     }
 }
 
@@ -445,4 +475,23 @@ pub struct RecordView {
     pub phase: Phase,
     /// Its master.
     pub master: Option<Member>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_one_text_both_ways() {
+        for (host, port, text) in
+            [("10.0.0.1", 6379, "10.0.0.1:6379"), ("h-1.example", 1, "h-1.example:1"), ("::1", 80, "[::1]:80")]
+        {
+            let address = Address { host: host.into(), port };
+            assert_eq!(serde_json::to_value(&address).unwrap(), text);
+            assert_eq!(text.parse(), Ok(address));
+        }
+        for wrong in ["", "h", "h:", ":1", "h:0", "h:65536", "h:x", "[::1:80"] {
+            assert!(wrong.parse::<Address>().is_err(), "{wrong}");
+        }
+    }
 }

@@ -107,7 +107,7 @@ fn name_winner(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: &[
     known_replicas.extend(record.record.master.clone());
     known_replicas.retain(|m| m.run_id != winner.run_id);
     known_replicas.dedup_by(|a, b| a.run_id == b.run_id);
-    let entry = history_entry(view, record, winner, ranked);
+    let Some(entry) = history_entry(view, record, winner, ranked) else { return };
     let because = format!("instance {} holds the best copy: {}", winner.instance, entry.candidates.join("; "));
     plan.summary = format!("instance {} is to be master of epoch {}", winner.instance, record.record.epoch);
     let next = Record { phase: Phase::Promoting, master: Some(winner.clone()), known_replicas, ..record.record.clone() };
@@ -128,7 +128,8 @@ fn step(view: View<'_>, step: String) -> Option<Box<Operation>> {
     Some(Box::new(Operation { step, ..running.clone() }))
 }
 
-fn history_entry(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: &[Copy]) -> HistoryEntry {
+/// The entry for `history/`; absent for a winner without an address, which cannot lead.
+fn history_entry(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: &[Copy]) -> Option<HistoryEntry> {
     let state = record.agents(view).map(|(_, s)| s).find(|s| s.task_id == winner.task_id);
     let redis = state.and_then(|s| s.redis.as_ref());
     let source = redis.map(|r| r.source.as_str()).filter(|_| state.is_some_and(|s| copies::is_started_for(s, record.record)));
@@ -145,15 +146,11 @@ fn history_entry(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: 
         (Some(old), None) if old.instance == winner.instance => "restart",
         (Some(_), None) => "failover",
     };
-    HistoryEntry {
+    Some(HistoryEntry {
         epoch: record.record.epoch,
         kind: kind.into(),
         from: record.record.master.as_ref().and_then(master_view),
-        to: master_view(winner).unwrap_or_else(|| MasterView {
-            instance: winner.instance,
-            task_id: winner.task_id.clone(),
-            address: agent::api::Address { host: winner.host.name.clone(), port: 0 },
-        }),
+        to: master_view(winner)?,
         position,
         snapshot,
         evidence: record.record.evidence.as_ref().map(evidence::describe).unwrap_or_default(),
@@ -161,7 +158,7 @@ fn history_entry(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: 
         pause_ms: None,
         loss_bytes,
         at_ms: view.seen.wall_ms,
-    }
+    })
 }
 
 /// Instance, task and address of a member; absent while its address is unknown.

@@ -609,6 +609,7 @@ fn a_restore_under_way_is_not_begun_twice_and_its_server_is_then_named() {
         s.epoch = 5;
         s.role = Role::Master;
         s.redis = Some(Redis {
+            address: Some(redis_of(0)),
             run_id: "run-new".into(),
             replid: NEW.into(),
             replid2: Some(OLD.into()),
