@@ -31,7 +31,7 @@ impl Stat {
         Some(Stat {
             state: fields.first()?.chars().next()?,
             start_ticks: number(22)?,
-            cpu_ticks: number(14)? + number(15)?,
+            cpu_ticks: number(14)?.saturating_add(number(15)?),
             exit_code: fields.get(52 - 3).and_then(|f| f.parse().ok()).unwrap_or(0),
         })
     }
@@ -117,6 +117,14 @@ mod tests {
     fn rubbish_is_no_stat() {
         for text in ["", "42", "42 (x)", "42 (x) S", "42 (x) S 1 2 3", ")"] {
             assert_eq!(Stat::parse(text), None, "{text:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,200}", numbers in proptest::collection::vec(0u64.., 0..60)) {
+            let fields: Vec<String> = numbers.iter().map(u64::to_string).collect();
+            let _ = (Stat::parse(&text), Stat::parse(&format!("1 (x) {text}")), Stat::parse(&format!("1 (x) S {}", fields.join(" "))));
         }
     }
 

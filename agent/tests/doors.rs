@@ -11,6 +11,7 @@ use agent::api::{Order, Question, Source, Verdict};
 use agent::client::Client;
 use agent::secret::Secret;
 use common::{CLUSTER, Rig, TestAgent, is_open, member, redis, scratch, signal, until};
+use futures_util::StreamExt;
 use rustix::process::Signal;
 
 async fn get(agent: &TestAgent, path: &str) -> (u16, String) {
@@ -93,6 +94,8 @@ async fn with_a_secret_only_its_token_changes_anything() {
 
     rig.http = Client::new(Some(Secret::load(&file, CLUSTER).unwrap().agent_token()));
     rig.lead(&b).await;
+    let c = rig.agent(2, &secret).await;
+    rig.attach(&c, &b).await;
     let repl = Secret::load(&file, CLUSTER).unwrap().redis_password("repl");
     let mut connection = redis(&b.redis()).await;
     for forbidden in ["REPLICAOF NO ONE", "CONFIG GET save", "SHUTDOWN NOSAVE", "PSYNC ? -1", "CLIENT PAUSE 1", "BGSAVE"] {
@@ -107,6 +110,40 @@ async fn with_a_secret_only_its_token_changes_anything() {
     assert_eq!(wrong.code(), Some("WRONGPASS"));
     redis::cmd("AUTH").arg("repl").arg(&repl).query_async::<()>(&mut connection).await.unwrap();
     assert!(redis::cmd("GET").arg("x").query_async::<()>(&mut connection).await.is_err(), "the replication user only replicates");
+}
+
+#[tokio::test]
+async fn clients_need_the_password_when_there_is_one() {
+    let mut rig = Rig::new("password").await;
+    let file = scratch("password").join("password");
+    std::fs::write(&file, "open sesame \"1\"\n").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let agent = rig.agent(0, &["--redis-password-file", file.to_str().unwrap()]).await;
+    rig.lead(&agent).await;
+    let mut connection = redis(&agent.redis()).await;
+    let refused = redis::cmd("GET").arg("x").query_async::<()>(&mut connection).await.unwrap_err();
+    assert_eq!(refused.code(), Some("NOAUTH"));
+    redis::cmd("AUTH").arg("open sesame \"1\"").query_async::<()>(&mut connection).await.unwrap();
+    redis::cmd("SET").arg("x").arg("y").query_async::<()>(&mut connection).await.unwrap();
+    let refused = redis::cmd("CONFIG").arg("GET").arg("save").query_async::<()>(&mut connection).await.unwrap_err();
+    assert_eq!(refused.code(), Some("NOPERM"));
+}
+
+#[tokio::test]
+async fn watchers_hear_each_change_and_a_heartbeat() {
+    let mut rig = Rig::new("watch").await;
+    let agent = rig.agent(0, &[]).await;
+    let stream = rig.http.watch(&agent.address()).await.unwrap();
+    let mut stream = std::pin::pin!(stream);
+    let limit = Duration::from_secs(10);
+    let mut next =
+        async || tokio::time::timeout(limit, stream.next()).await.expect("the stream is never silent").unwrap().unwrap();
+    assert_eq!(next().await.redis, None);
+    assert_eq!(next().await, next().await, "nothing changes, and it is said all the same");
+    rig.lead(&agent).await;
+    while !next().await.serving {}
+    signal(agent.state(&rig).await.redis.unwrap().pid, Signal::KILL);
+    while next().await.deaths.is_empty() {}
 }
 
 #[tokio::test]

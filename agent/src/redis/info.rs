@@ -100,7 +100,7 @@ impl Info {
 
     /// Keys in all databases.
     pub fn keys(&self) -> u64 {
-        self.databases.values().sum()
+        self.databases.values().fold(0, |sum, keys| sum.saturating_add(*keys))
     }
 
     fn take(&mut self, key: &str, value: &str) {
@@ -193,6 +193,15 @@ mod tests {
     fn text_that_is_no_info_is_refused() {
         for text in ["", "# Server", "redis_version:7.0.15\r\n", "run_id:x\r\nrole:sentinel\r\n", "\u{0}:::\n:"] {
             assert_eq!(Info::parse(text), None, "{text:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(lines in proptest::collection::vec("(db|slave|role|run_id|loading|master_port)[0-9]{0,3}:.{0,40}", 0..20)) {
+            if let Some(info) = Info::parse(&lines.join("\r\n")) {
+                let _ = info.keys();
+            }
         }
     }
 
