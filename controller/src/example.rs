@@ -83,7 +83,7 @@ fn events() -> Vec<Event> {
     };
     vec![
         event(1, 900, 6, "elected", "this controller leads"),
-        event(2, 420, 6, "master-dead", "instance 0: its agent reports signal 9"),
+        event(2, 420, 6, "commit-record", "commit epoch 7 deposing: server run 4f1c22ab is dead (signal 9)"),
         event(3, 419, 7, "promoted", "instance 1 serves writes, 0 bytes lost, pause 640 ms"),
         event(4, 12, 7, "backup-begun", "asked by ann@ops1"),
         event(5, 7, 7, "agent-silent", "instance 4"),

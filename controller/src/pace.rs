@@ -11,6 +11,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 /// Longest back-off.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// Every action has a shorter deadline of its own; one that has not ended by then broke off.
+const LONGEST_RUN: Duration = Duration::from_secs(60);
 /// Attempts older than this are forgotten.
 const FORGET: Duration = Duration::from_secs(600);
 
@@ -30,8 +32,8 @@ pub fn key(action: &Action) -> String {
 /// Whether the action may be carried out now.
 pub fn is_due(action: &Action, attempts: &Attempts, now: Duration) -> bool {
     let Some(attempt) = attempts.get(&key(action)) else { return true };
-    let Some(outcome) = &attempt.outcome else { return false };
     let waited = now.saturating_sub(attempt.at);
+    let Some(outcome) = &attempt.outcome else { return waited >= LONGEST_RUN };
     match (action, outcome) {
         // Not idempotent: only on a view that was asked for after the last try ended.
         (Action::AddInstances { seen, .. } | Action::KillInstances { seen, .. } | Action::RestartInstance { seen, .. }, _) => {

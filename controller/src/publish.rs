@@ -7,7 +7,7 @@ use agent::api::{Epoch, Role, State};
 
 use crate::decide::choose::master_view;
 use crate::decide::{Recorded, View, copies, replicas};
-use crate::model::{AgentView, Observed, Outcome, Plan, Wait};
+use crate::model::{AgentView, Observed, Outcome, Plan, Planned, Wait};
 use crate::pace;
 use crate::view::{ActionView, ClusterView, Condition, Event, Forecast, InstanceView, PlanView, SnapshotRow};
 
@@ -196,7 +196,7 @@ fn progress(activity: &agent::api::Activity) -> String {
 
 /// `/api/v1/plan`.
 pub fn plan(cycle: u64, plan: &Plan, violations: &[String], attempts: &crate::model::Attempts) -> PlanView {
-    let outcome = |planned: &crate::model::Planned| match attempts.get(&pace::key(&planned.action)).map(|a| &a.outcome) {
+    let outcome = |planned: &Planned| match attempts.get(&pace::key(&planned.action)).map(|a| &a.outcome) {
         Some(Some(outcome)) => outcome.to_string(),
         Some(None) => "running".into(),
         None => "not run".into(),
@@ -214,14 +214,15 @@ pub fn plan(cycle: u64, plan: &Plan, violations: &[String], attempts: &crate::mo
     }
 }
 
-/// The event that a finished action is worth, if any: changes of the cluster and whatever did not work.
-pub fn event_of(action: &str, outcome: &Outcome) -> Option<(&'static str, String)> {
+/// The event that a finished action is worth: its kind (with what went wrong, if anything did) and words; none for mere settings.
+pub fn event_of(action: &Planned, outcome: &Outcome) -> Option<(String, String)> {
+    let (kind, what) = (action.action.kind(), action.action.describe());
     match outcome {
-        Outcome::Done if action.starts_with("configure") || action.starts_with("note operation") => None,
-        Outcome::Done => Some(("done", action.to_owned())),
-        Outcome::Refused(why) => Some(("refused", format!("{action}: {why}"))),
-        Outcome::Failed(why) => Some(("failed", format!("{action}: {why}"))),
-        Outcome::Unknown(why) => Some(("unknown", format!("{action}: {why}"))),
+        Outcome::Done if matches!(kind, "configure" | "set-operation") => None,
+        Outcome::Done => Some((kind.into(), format!("{what}: {}", action.because))),
+        Outcome::Refused(why) | Outcome::Failed(why) | Outcome::Unknown(why) => {
+            Some((format!("{kind}-{}", outcome.kind()), format!("{what}: {why}")))
+        }
     }
 }
 

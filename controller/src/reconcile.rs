@@ -13,7 +13,7 @@ use crate::check;
 use crate::decide::{View, decide};
 use crate::intake::Asked;
 use crate::metrics::Metrics;
-use crate::model::{Attempts, Observed, Outcome, Plan, Reason, Spec, Timing, Wait};
+use crate::model::{Attempts, Observed, Outcome, Plan, Planned, Reason, Spec, Timing, Wait};
 use crate::observe::{Sight, World};
 use crate::operations::{Judgement, judge};
 use crate::pace;
@@ -48,7 +48,7 @@ pub struct Loop {
 struct Carried {
     cycle: u64,
     attempts: Attempts,
-    running: JoinSet<(String, String, &'static str, Outcome)>,
+    running: JoinSet<(Planned, Outcome)>,
     events: Events,
     history: Vec<HistoryEntry>,
     history_stale: bool,
@@ -103,30 +103,32 @@ impl Loop {
             return;
         }
         for planned in &plan.actions {
-            let action = planned.action.clone();
-            if !pace::is_due(&action, &carried.attempts, now) {
+            if !pace::is_due(&planned.action, &carried.attempts, now) {
                 continue;
             }
-            pace::begin(&action, &mut carried.attempts, now);
-            let (key, what, kind, hands) = (pace::key(&action), action.describe(), action.kind(), self.hands.clone());
-            tracing::info!(action = what, because = planned.because, "acting");
-            carried.running.spawn(async move { (key, what, kind, hands.carry_out(action).await) });
+            pace::begin(&planned.action, &mut carried.attempts, now);
+            tracing::info!(action = planned.action.describe(), because = planned.because, "acting");
+            let (hands, planned) = (self.hands.clone(), planned.clone());
+            carried.running.spawn(async move {
+                let outcome = hands.carry_out(planned.action.clone()).await;
+                (planned, outcome)
+            });
         }
     }
 
-    fn finished(&mut self, done: Option<(String, String, &'static str, Outcome)>, carried: &mut Carried) {
-        let Some((key, what, kind, outcome)) = done else { return };
+    fn finished(&mut self, done: Option<(Planned, Outcome)>, carried: &mut Carried) {
+        let Some((planned, outcome)) = done else { return };
+        let kind = planned.action.kind();
         self.metrics.count_action(kind, outcome.kind());
         if outcome != Outcome::Done {
-            tracing::warn!(action = what, outcome = %outcome, "an action did not go through");
+            tracing::warn!(action = planned.action.describe(), outcome = %outcome, "an action did not go through");
         }
         carried.history_stale |= kind == "commit-record";
-        let now = self.world.elapsed();
-        if let Some((event, message)) = publish::event_of(&what, &outcome) {
+        if let Some((event, message)) = publish::event_of(&planned, &outcome) {
             let (epoch, at_ms) = self.stamp();
-            carried.events.add(event, message, epoch, at_ms);
+            carried.events.add(&event, message, epoch, at_ms);
         }
-        pace::end(&key, outcome, &mut carried.attempts, now);
+        pace::end(&pace::key(&planned.action), outcome, &mut carried.attempts, self.world.elapsed());
     }
 
     fn stamp(&self) -> (u64, u64) {

@@ -153,7 +153,8 @@ pub struct Event {
     pub at_ms: u64,
     /// Present epoch then.
     pub epoch: Epoch,
-    /// Stable name, e.g. `master-dead`, `promoted`, `snapshot-committed`, `spec-changed`.
+    /// The kind of action carried out (`promote`, `commit-record`, …; with `-refused`, `-failed`, `-unknown` when it did not go through),
+    /// the reason of a wait that began (`no-evidence`, …) or ended (`no-evidence-ended`), or `asked`.
     pub kind: String,
     /// For people.
     pub message: String,
