@@ -5,9 +5,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use agent::layers::{self, Layers};
 use agent::snapshot::SnapshotId;
+use agent::zk::{self, Keeper};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{COMMAND_LINE_KEYS, Place, chain};
@@ -21,6 +24,10 @@ mod operations;
 mod show;
 mod table;
 
+/// Longest wait for a session with ZooKeeper.
+const SESSION_WAIT: Duration = Duration::from_secs(6);
+/// Its length: nothing of ours depends on it.
+const SESSION: Duration = Duration::from_secs(6);
 /// Read when it is there and no other file is named.
 const DEFAULT_FILE: &str = "aurora-redis.toml";
 
@@ -56,7 +63,7 @@ enum Verb {
     Watch {
         /// Time between two looks.
         #[arg(long, default_value = "1s", value_parser = layers::parse_duration)]
-        every: std::time::Duration,
+        every: Duration,
     },
     /// Changes the number of instances (master and replicas together). The master is never removed.
     Scale {
@@ -181,9 +188,26 @@ impl<E: std::error::Error> From<E> for Failure {
 struct Context {
     place: Place,
     output: Output,
+    session: OnceLock<Keeper>,
 }
 
 impl Context {
+    fn new(place: Place, output: Output) -> Context {
+        Context { place, output, session: OnceLock::new() }
+    }
+
+    /// The one session with ZooKeeper of this process; begun at the first call.
+    fn session(&self) -> &Keeper {
+        self.session.get_or_init(|| Keeper::start(&self.place.zookeeper, SESSION))
+    }
+
+    /// The session, once it is up.
+    async fn keeper(&self) -> Result<&Keeper, zk::Error> {
+        let session = self.session();
+        session.ready(SESSION_WAIT).await?;
+        Ok(session)
+    }
+
     /// Prints JSON, or the text of `table`.
     fn print<T: serde::Serialize>(&self, value: &T, table: impl FnOnce() -> String) -> Result<(), Failure> {
         match self.output {
@@ -233,7 +257,7 @@ async fn run(matches: &clap::ArgMatches, verb: Verb) -> Result<(), Failure> {
             let place = Place::read(&mut layers);
             let output = output(&mut layers);
             layers.finish().map_err(mistakes)?;
-            dispatch(&Context { place, output }, verb).await
+            dispatch(&Context::new(place, output), verb).await
         }
     }
 }

@@ -57,13 +57,13 @@ pub(super) async fn run(mut layers: Layers, path: &Path, dry_run: bool) -> Resul
     if dry_run {
         return print_job(&file.job(&around, file.instances));
     }
-    create(&Context { place, output }, &file, &around).await
+    create(&Context::new(place, output), &file, &around).await
 }
 
 async fn create(context: &Context, file: &ClusterFile, around: &Surroundings) -> Result<(), Failure> {
-    let Context { place, .. } = context;
-    let keeper = door::session(place).await?;
-    let (spec, made) = ensure_spec(&keeper, place, file).await?;
+    let place = &context.place;
+    let keeper = context.keeper().await?;
+    let (spec, made) = ensure_spec(keeper, place, file).await?;
     if spec.instances != file.instances {
         eprintln!(
             "note: {} exists and wants {} instances, the cluster file {}; aurora-redis scale changes it",
@@ -72,8 +72,8 @@ async fn create(context: &Context, file: &ClusterFile, around: &Surroundings) ->
             file.instances
         );
     }
-    let job_made = create_job(place, &keeper, &file.job(around, spec.instances)).await?;
-    let controller = !door::candidates(&keeper, &place.paths().controllers()).await?.is_empty();
+    let job_made = create_job(place, keeper, &file.job(around, spec.instances)).await?;
+    let controller = !door::candidates(keeper, &place.paths().controllers()).await?.is_empty();
     let word = |made| if made { "created" } else { "exists" };
     let created =
         Created { cluster: place.cluster.clone(), spec: word(made), job: word(job_made), instances: spec.instances, controller };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::door::{Door, candidates, session};
+use super::door::{Door, candidates};
 use super::table::clean;
 use super::{Context, Failure};
 use crate::config::chain;
@@ -23,7 +23,7 @@ pub(super) async fn run(context: &Context) -> Result<(), Failure> {
 async fn outside(context: &Context) -> Vec<Check> {
     let place = &context.place;
     let begun = std::time::Instant::now();
-    let keeper = match session(place).await {
+    let keeper = match context.keeper().await {
         Ok(keeper) => keeper,
         Err(error) => {
             let next = "check --zookeeper, that its servers run, and that this host may connect to them";
@@ -32,7 +32,7 @@ async fn outside(context: &Context) -> Vec<Check> {
     };
     let mut checks = vec![Check::ok("zookeeper", format!("{}: session in {} ms", place.zookeeper, begun.elapsed().as_millis()))];
     let path = place.paths().controllers();
-    let nodes = candidates(&keeper, &path).await.unwrap_or_default();
+    let nodes = candidates(keeper, &path).await.unwrap_or_default();
     let mut controller_clock = None;
     checks.push(match leader_url(&nodes) {
         None => Check::fail(
@@ -50,19 +50,19 @@ async fn outside(context: &Context) -> Vec<Check> {
             }
         },
     });
-    checks.push(match place.scheduler.client(&keeper) {
+    checks.push(match place.scheduler.client(keeper) {
         Ok(client) => scheduler(&client).await,
         Err(error) => Check::fail("scheduler", chain(error), "check --scheduler"),
     });
     checks.push(match controller_clock {
         Some(theirs) => clock("the controller's", theirs),
-        None => zookeeper_clock(&keeper, &place.zookeeper_root).await,
+        None => zookeeper_clock(keeper, &place.zookeeper_root).await,
     });
     checks
 }
 
 async fn ask(context: &Context) -> Result<ClusterAnswer, String> {
-    let door = Door::find(&context.place).await.map_err(chain)?;
+    let door = Door::find(context).await.map_err(chain)?;
     door.get("cluster").await.map_err(chain)
 }
 

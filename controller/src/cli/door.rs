@@ -6,14 +6,11 @@ use agent::zk::{self, Keeper};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::config::{Place, chain};
+use super::Context;
+use crate::config::chain;
 use crate::http::{Problem, leader_url};
 use crate::view::{Ask, Reply};
 
-/// Longest wait for a session with ZooKeeper.
-const SESSION_WAIT: Duration = Duration::from_secs(6);
-/// Session: nothing of ours depends on it.
-const SESSION: Duration = Duration::from_secs(6);
 /// Longest answer of a controller, bytes.
 const MAX_BODY: usize = 16 << 20;
 
@@ -38,13 +35,6 @@ pub(super) enum Error {
     Unauthorized { url: String },
 }
 
-/// A session with ZooKeeper.
-pub(super) async fn session(place: &Place) -> Result<Keeper, zk::Error> {
-    let keeper = Keeper::start(&place.zookeeper, SESSION);
-    keeper.ready(SESSION_WAIT).await?;
-    Ok(keeper)
-}
-
 /// The leading controller.
 pub(super) struct Door {
     url: String,
@@ -54,10 +44,11 @@ pub(super) struct Door {
 
 impl Door {
     /// Finds the leader.
-    pub async fn find(place: &Place) -> Result<Door, Error> {
-        let keeper = session(place).await?;
+    pub async fn find(context: &Context) -> Result<Door, Error> {
+        let place = &context.place;
+        let keeper = context.keeper().await?;
         let path = place.paths().controllers();
-        let candidates = candidates(&keeper, &path).await?;
+        let candidates = candidates(keeper, &path).await?;
         let no_leader = || Error::NoLeader { cluster: place.cluster.clone(), path, zookeeper: place.zookeeper.clone() };
         let url = leader_url(&candidates).ok_or_else(no_leader)?;
         let builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(3)).timeout(Duration::from_secs(30));
@@ -140,10 +131,10 @@ pub(super) async fn candidates(keeper: &Keeper, path: &str) -> Result<Vec<(Strin
 }
 
 /// The present state of the cluster, looked at again while the lead changes.
-pub(super) async fn look_until<T: DeserializeOwned>(place: &Place, part: &str, limit: Duration) -> Result<T, Error> {
+pub(super) async fn look_until<T: DeserializeOwned>(context: &Context, part: &str, limit: Duration) -> Result<T, Error> {
     let deadline = tokio::time::Instant::now() + limit;
     loop {
-        let looked = match Door::find(place).await {
+        let looked = match Door::find(context).await {
             Ok(door) => door.get(part).await,
             Err(error) => Err(error),
         };
@@ -154,5 +145,59 @@ pub(super) async fn look_until<T: DeserializeOwned>(place: &Place, part: &str, l
             }
             other => return other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::example;
+    use crate::http::{Doors, Leader, router};
+    use crate::intake::Intake;
+    use crate::view::HistoryEntry;
+
+    /// A door to a controller that asks for `token`, and accepts everything.
+    async fn door(given: Option<&str>) -> Door {
+        let (intake, publish, mut asked) = Intake::channel();
+        publish.send_replace(Arc::new(example::published()));
+        let (_, candidates) = tokio::sync::watch::channel(Default::default());
+        let doors = Doors {
+            intake,
+            token: Some("secret".into()),
+            cluster: "www/prod/cache".into(),
+            config: Default::default(),
+            metrics: Default::default(),
+            leader: Leader { candidates, own_url: String::new() },
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router(doors)).await });
+        tokio::spawn(async move {
+            while let Some(asked) = asked.recv().await {
+                let _ = asked.reply.send(Reply { accepted: true, operation_id: "7".into(), message: "begun".into() });
+            }
+            drop(publish);
+        });
+        Door { url, http: reqwest::Client::new(), token: given.map(str::to_owned) }
+    }
+
+    #[tokio::test]
+    async fn asking_needs_the_token_and_looking_does_not() {
+        let ask = Ask::Backup { owner: "ann".into() };
+        assert_eq!(door(Some("secret")).await.ask(&ask).await.unwrap().operation_id, "7");
+        let stranger = door(None).await;
+        assert!(matches!(stranger.ask(&ask).await, Err(Error::Unauthorized { .. })));
+        assert_eq!(stranger.get::<Vec<HistoryEntry>>("history").await.unwrap(), example::published().history);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_understood_is_an_error_with_its_place() {
+        let door = door(None).await;
+        let error = door.get::<Vec<HistoryEntry>>("nothing").await.expect_err("no such part");
+        assert!(error.to_string().contains("answered 404: there is no /api/v1/nothing"), "{error}");
+        let error = door.get::<Vec<HistoryEntry>>("plan").await.expect_err("a plan is no history");
+        assert!(error.to_string().contains("what is not understood"), "{error}");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use agent::zk::watch_children;
 
-use super::{Context, Failure, door, say};
+use super::{Context, Failure, say};
 use crate::haproxy::{Follower, Options, render};
 
 /// How long `--once` waits for ZooKeeper's first word.
@@ -22,11 +22,10 @@ pub(super) fn config(options: &Options) -> Result<(), Failure> {
 }
 
 pub(super) async fn follow(context: &Context, socket: &Path, once: bool) -> Result<(), Failure> {
-    // Not `door::session`: without ZooKeeper it goes on waiting, and says so.
-    let keeper = agent::zk::Keeper::start(&context.place.zookeeper, Duration::from_secs(6));
-    let mut members = watch_children(&keeper, &context.place.serverset());
+    // Without ZooKeeper it goes on waiting, and says so.
+    let mut members = watch_children(context.session(), &context.place.serverset());
     if once {
-        door::session(&context.place).await?;
+        context.keeper().await?;
         let read =
             tokio::time::timeout(FIRST_READ, members.wait_for(|children| children.read)).await.is_ok_and(|read| read.is_ok());
         if !read {

@@ -21,7 +21,7 @@ const SHOWN_WITHIN: Duration = Duration::from_secs(15);
 const LOST_FOR: Duration = Duration::from_secs(90);
 
 pub(super) async fn scale(context: &Context, instances: u32, yes: bool) -> Result<(), Failure> {
-    let door = Door::find(&context.place).await?;
+    let door = Door::find(context).await?;
     let answer: ClusterAnswer = door.get("cluster").await?;
     eprintln!("{}", scale_plan(&answer.cluster, instances));
     if answer.cluster.desired_instances != instances {
@@ -48,7 +48,7 @@ fn scale_plan(cluster: &ClusterView, wanted: u32) -> String {
 }
 
 pub(super) async fn backup(context: &Context, no_wait: bool) -> Result<(), Failure> {
-    let door = Door::find(&context.place).await?;
+    let door = Door::find(context).await?;
     let reply = accepted(door.ask(&Ask::Backup { owner: owner() }).await?)?;
     finish(context, &reply, no_wait).await
 }
@@ -63,7 +63,7 @@ pub(super) struct Restore {
 }
 
 pub(super) async fn restore(context: &Context, wanted: Restore) -> Result<(), Failure> {
-    let door = Door::find(&context.place).await?;
+    let door = Door::find(context).await?;
     let (answer, snapshots): (ClusterAnswer, Vec<SnapshotRow>) = tokio::try_join!(door.get("cluster"), door.get("snapshots"))?;
     let source = match &wanted.snapshot {
         Some(id) => Some(
@@ -135,7 +135,7 @@ async fn follow(context: &Context, id: &str) -> Result<Operation, Failure> {
     let begun = tokio::time::Instant::now();
     let mut step = None;
     loop {
-        let answer: ClusterAnswer = look_until(&context.place, "cluster", LOST_FOR).await?;
+        let answer: ClusterAnswer = look_until(context, "cluster", LOST_FOR).await?;
         match answer.operation.filter(|operation| operation.id == id) {
             Some(operation) if operation.outcome.is_some() => return Ok(operation),
             Some(operation) => {

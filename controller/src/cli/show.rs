@@ -14,7 +14,7 @@ use crate::http::ClusterAnswer;
 use crate::view::{HistoryEntry, PlanView, SnapshotRow};
 
 pub(super) async fn status(context: &Context) -> Result<(), Failure> {
-    let door = Door::find(&context.place).await?;
+    let door = Door::find(context).await?;
     let (cluster, plan): (ClusterAnswer, PlanView) = tokio::try_join!(door.get("cluster"), door.get("plan"))?;
     context.print(&cluster, || render(&cluster, &plan))
 }
@@ -25,7 +25,7 @@ pub(super) async fn watch(context: &Context, every: Duration) -> Result<(), Fail
     let mut before = None;
     loop {
         let looked = async {
-            let door = Door::find(&context.place).await?;
+            let door = Door::find(context).await?;
             tokio::try_join!(door.get::<ClusterAnswer>("cluster"), door.get::<PlanView>("plan"))
         };
         let looked = looked.await.map_err(chain);
@@ -56,18 +56,18 @@ fn essence(answer: &ClusterAnswer) -> String {
 }
 
 pub(super) async fn history(context: &Context) -> Result<(), Failure> {
-    let history: Vec<HistoryEntry> = Door::find(&context.place).await?.get("history").await?;
+    let history: Vec<HistoryEntry> = Door::find(context).await?.get("history").await?;
     context.print(&history, || render_history(&history))
 }
 
 pub(super) async fn snapshots(context: &Context) -> Result<(), Failure> {
-    let door = Door::find(&context.place).await?;
+    let door = Door::find(context).await?;
     let (snapshots, cluster): (Vec<SnapshotRow>, ClusterAnswer) = tokio::try_join!(door.get("snapshots"), door.get("cluster"))?;
     context.print(&snapshots, || render_snapshots(&snapshots, cluster.now_ms))
 }
 
 pub(super) async fn snapshot(context: &Context, id: &SnapshotId) -> Result<(), Failure> {
-    let snapshots: Vec<SnapshotRow> = Door::find(&context.place).await?.get("snapshots").await?;
+    let snapshots: Vec<SnapshotRow> = Door::find(context).await?.get("snapshots").await?;
     let Some(found) = snapshots.iter().find(|snapshot| snapshot.id == *id) else {
         return Err(Failure::Failed(format!("the store holds no snapshot {id}; aurora-redis snapshots lists what it holds")));
     };
