@@ -200,6 +200,25 @@ async fn a_diverged_old_master_is_set_aside_before_it_follows() {
 }
 
 #[tokio::test]
+async fn a_full_server_leads_and_a_taken_port_is_named() {
+    let mut rig = Rig::new("full").await;
+    let agent = rig.agent(0, &["--redis-config", "maxmemory=1mb"]).await;
+    let started = rig.done(&agent, Order::Start { source: Source::Empty }).await;
+    let taken = std::net::TcpListener::bind(("127.0.0.1", agent.redis_port)).unwrap();
+    let wanted = member(&started);
+    rig.commit(|r| (r.epoch, r.phase, r.master) = (r.epoch + 1, Phase::Promoting, Some(wanted))).await;
+    let answer = rig.order(&agent, Order::Promote).await;
+    assert_eq!((answer.outcome, answer.reason.as_str()), (AnswerKind::Failed, "port"));
+    assert!(answer.message.contains(&agent.redis_port.to_string()) && !answer.state.unwrap().serving);
+    drop(taken);
+
+    let state = rig.done(&agent, Order::Promote).await;
+    let full = ask(&agent.redis(), "SET k v").await.unwrap_err();
+    assert_eq!(full.code(), Some("OOM"), "{full}");
+    assert!(state.serving);
+}
+
+#[tokio::test]
 async fn settings_are_set_and_a_stopped_server_is_proven_dead() {
     let mut rig = Rig::new("settings").await;
     let agent = rig.agent(0, &[]).await;

@@ -29,44 +29,61 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -
     if !complete {
         return Err(refused("incomplete-copy", "the server has not completed its first sync: it holds no whole copy"));
     }
-    let result = open(node, server, stamp).await;
-    if result.is_err() {
-        // Whatever was reached, nobody shall come here: the port is closed again as far as the server still answers.
-        let _ = server.set("port", "0", LIMIT).await;
-    }
-    result
-}
-
-async fn open(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -> Result<Done, Halt> {
-    server.change_role("REPLICAOF NO ONE").await.map_err(from_redis)?;
-    server.begin_backlog().await.map_err(|error| failed("backlog", error))?;
-    open_port(node, server).await?;
-    prove_write(server).await?;
     let noted = node.notebook.change(|memory| memory.assigned_epoch = stamp.epoch);
     noted.map_err(|error| failed("memory", chain(&error)))?;
+    open(node, server).await?;
     node.change(|parts| {
         parts.duty.role = Role::Master;
         parts.duty.epoch = stamp.epoch;
         parts.duty.fenced = None;
         parts.duty.withdrawn = false;
     });
-    node.refresh(server).await.map_err(from_redis)?;
     tracing::info!(run_id = server.run_id(), epoch = stamp.epoch, "promoted: this server is the master");
+    node.refresh(server).await.map_err(from_redis)?;
     Ok(Done::Now)
 }
 
-/// Opens the TCP port.
-pub(super) async fn open_port(node: &Node, server: &Server) -> Result<(), Halt> {
-    let port = node.config.redis.port.to_string();
-    server.set("port", &port, LIMIT).await.map_err(|error| match error.is_reply() {
-        true => failed("port", format!("port {port} cannot be opened: {error}; is another process using it?")),
-        false => from_redis(error),
-    })
+async fn open(node: &Node, server: &Arc<Server>) -> Result<(), Halt> {
+    server.change_role("REPLICAOF NO ONE").await.map_err(from_redis)?;
+    server.begin_backlog().await.map_err(|error| failed("backlog", error))?;
+    open_port(node, server).await?;
+    let proven = prove_write(server).await;
+    if proven.is_err() {
+        close(server).await;
+    }
+    proven
 }
 
-/// A write that must succeed.
+/// Opens the TCP port. Without an answer it may open later, so the server is killed.
+pub(super) async fn open_port(node: &Node, server: &Server) -> Result<(), Halt> {
+    let port = node.config.redis.port.to_string();
+    match server.set("port", &port, LIMIT).await {
+        Ok(()) => Ok(()),
+        Err(error) if error.is_reply() => {
+            Err(failed("port", format!("port {port} cannot be opened: {error}; is another process using it?")))
+        }
+        Err(error) => {
+            server.kill().await;
+            Err(from_redis(error))
+        }
+    }
+}
+
+/// Nobody shall stay at a master that is none. The role is left as it is: each change of it costs a history.
+async fn close(server: &Server) {
+    let closed = server.set("port", "0", LIMIT).await.is_ok() && super::fence::drop_clients(server).await.is_ok();
+    if !closed {
+        server.kill().await;
+    }
+}
+
+/// A write that must succeed. A server that is full refuses what needs memory and is a master all the same.
 async fn prove_write(server: &Server) -> Result<(), Halt> {
-    server.tell(&format!("SET {PROBE} 1 PX 1000"), LIMIT).await.map_err(not_writable)?;
+    match server.tell(&format!("SET {PROBE} 1 PX 1000"), LIMIT).await {
+        Ok(_) => {}
+        Err(error) if error.code() == "OOM" => tracing::warn!("the new master is full: it takes no write that needs memory"),
+        Err(error) => return Err(not_writable(error)),
+    }
     server.tell(&format!("DEL {PROBE}"), LIMIT).await.map(drop).map_err(not_writable)
 }
 
@@ -76,5 +93,5 @@ fn not_writable(error: crate::redis::connection::Error) -> Halt {
 
 /// A write that must fail. Whether it did.
 pub(super) async fn is_write_refused(server: &Server) -> bool {
-    server.tell(&format!("SET {PROBE} 1 PX 1000"), LIMIT).await.is_err_and(|error| error.code() == "READONLY")
+    server.tell(&format!("DEL {PROBE}"), LIMIT).await.is_err_and(|error| error.code() == "READONLY")
 }
