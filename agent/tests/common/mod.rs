@@ -34,27 +34,52 @@ pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>)
     }
 }
 
-/// Connect string of this test binary's ZooKeeper. It ends with the process: the kernel kills it when the thread that started it is gone.
-pub fn zookeeper() -> &'static str {
-    static ZOOKEEPER: OnceLock<String> = OnceLock::new();
+/// This test binary's ZooKeeper. It ends with the process: the kernel kills it when the thread that started it is gone.
+pub struct ZooKeeper {
+    connect: String,
+    jobs: std::sync::mpsc::Sender<std::sync::mpsc::Sender<Child>>,
+    process: std::sync::Mutex<Child>,
+}
+
+pub fn ensemble() -> &'static ZooKeeper {
+    static ZOOKEEPER: OnceLock<ZooKeeper> = OnceLock::new();
     ZOOKEEPER.get_or_init(|| {
-        let port = free_port();
-        let (tx, rx) = std::sync::mpsc::channel();
+        let (port, dir) = (free_port(), scratch("zookeeper"));
+        let (jobs, queue) = std::sync::mpsc::channel::<std::sync::mpsc::Sender<Child>>();
         std::thread::spawn(move || {
-            let child = start_zookeeper(port);
-            tx.send(()).unwrap();
-            let _child = child;
-            loop {
-                std::thread::park();
+            while let Ok(reply) = queue.recv() {
+                reply.send(start_zookeeper(port, &dir)).unwrap();
             }
         });
-        rx.recv().unwrap();
-        format!("127.0.0.1:{port}")
+        let process = std::sync::Mutex::new(started(&jobs));
+        ZooKeeper { connect: format!("127.0.0.1:{port}"), jobs, process }
     })
 }
 
-fn start_zookeeper(port: u16) -> Child {
-    let dir = scratch("zookeeper");
+/// Its connect string.
+pub fn zookeeper() -> &'static str {
+    &ensemble().connect
+}
+
+fn started(jobs: &std::sync::mpsc::Sender<std::sync::mpsc::Sender<Child>>) -> Child {
+    let (reply, answer) = std::sync::mpsc::channel();
+    jobs.send(reply).unwrap();
+    answer.recv().unwrap()
+}
+
+impl ZooKeeper {
+    pub fn kill(&self) {
+        let mut process = self.process.lock().unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    pub fn start_again(&self) {
+        *self.process.lock().unwrap() = started(&self.jobs);
+    }
+}
+
+fn start_zookeeper(port: u16, dir: &Path) -> Child {
     let config = dir.join("zoo.cfg");
     let text = format!(
         "dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\ntickTime=500\nminSessionTimeout=1000\nadmin.enableServer=false\n",
