@@ -1,5 +1,7 @@
 //! The command line as a program: exit codes, mistakes, and what needs nobody else.
 
+#![allow(clippy::unwrap_used)] // test code: a panic is the report
+
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
