@@ -36,8 +36,8 @@ fmt:
 check: setup fmt
 	cargo clippy -q --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc -q --locked --workspace --no-deps
-	cargo test -q --locked --workspace --lib --bins
-	cargo test -q --locked -p aurora -p aurora-redis-agent -p aurora-redis-controller --tests
+	cargo test -q --locked --workspace --exclude tests
+	cargo test -q --locked -p tests --lib --bins
 
 test: setup build
 	cargo test --locked --workspace -- --test-threads=$(TEST_THREADS)

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::process::Signal;
 
 use super::netns::{Host, Network};
 use super::ports::Port;
@@ -139,9 +140,26 @@ impl Bench {
         Process::start(name, &self.dir, command)
     }
 
-    /// Kills what still carries the mark, and says what it was.
-    pub fn sweep(&self) -> Vec<u32> {
-        process::sweep(&format!("{MARK}={}", self.dir.display()))
+    /// Processes of the bench that still run.
+    fn left(&self) -> Vec<u32> {
+        process::belonging(&mark(&self.dir), &self.dir)
+    }
+
+    /// Kills what is left.
+    fn sweep(&self) {
+        self.left().into_iter().for_each(|pid| process::send(pid, Signal::KILL));
+    }
+
+    /// Ends the bench after its parts have ended, and says which processes had not: those that should have gone by themselves and did not
+    /// within two seconds. They are killed.
+    pub fn close(self) -> Vec<u32> {
+        let start = Instant::now();
+        let mut left = self.left();
+        while !left.is_empty() && start.elapsed() < Duration::from_secs(2) {
+            std::thread::sleep(Duration::from_millis(20));
+            left = self.left();
+        }
+        left
     }
 
     /// Prints the end of every log file.
@@ -176,6 +194,10 @@ impl Drop for Bench {
     }
 }
 
+fn mark(dir: &Path) -> String {
+    format!("{MARK}={}", dir.display())
+}
+
 /// Beginning of the name of every bench's directory; the owner's pid follows.
 const PREFIX: &str = "ar-bench-";
 
@@ -188,7 +210,8 @@ fn sweep_once() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse().ok());
             if owner.is_some_and(|pid: u32| pid != std::process::id() && !process::runs(pid)) {
-                process::sweep(&format!("{MARK}={}", entry.path().display()));
+                let left = process::belonging(&mark(&entry.path()), &entry.path());
+                left.into_iter().for_each(|pid| process::send(pid, Signal::KILL));
                 let _ = std::fs::remove_dir_all(entry.path());
             }
         }

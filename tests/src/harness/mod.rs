@@ -6,9 +6,11 @@
 pub mod bench;
 pub mod binaries;
 pub mod browser;
+pub mod cluster;
 pub mod data;
 pub mod haproxy;
 pub mod hdfs;
+pub mod local_aurora;
 pub mod netns;
 pub mod ports;
 pub mod process;

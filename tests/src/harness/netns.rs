@@ -119,7 +119,7 @@ impl Network {
     /// Makes the outer namespace (198.18.0.1) and `count` hosts h1, h2, … (198.18.0.11, …). Needs root.
     pub fn new(number: u32, count: usize) -> Result<Network> {
         let owner = std::process::id();
-        let name = format!("{PREFIX}{owner}-{}-{number}", start_ticks(owner).context("own start time")?);
+        let name = format!("{PREFIX}{owner}-{}-{number}", process::start_ticks(owner).context("own start time")?);
         let outer = Namespace::create(&name)?;
         let mut network = Network { outer, hosts: Vec::new() };
         network.outer.ip("link set lo up\nlink add br0 type bridge\naddr add 198.18.0.1/24 dev br0\nlink set br0 up\n")?;
@@ -198,7 +198,7 @@ impl Network {
             let Some((pid, ticks)) = name.strip_prefix(PREFIX).and_then(owner_of) else {
                 continue;
             };
-            if start_ticks(pid) != Some(ticks) {
+            if process::start_ticks(pid) != Some(ticks) {
                 remove(&name);
             }
         }
@@ -228,12 +228,6 @@ fn remove(namespace: &str) {
 fn owner_of(rest: &str) -> Option<(u32, u64)> {
     let mut parts = rest.split('-');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
-
-/// Start time of a process in clock ticks since boot; absent when it is gone.
-fn start_ticks(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit(')').next()?.split_whitespace().nth(19)?.parse().ok()
 }
 
 fn run(program: &str, args: &[&str], input: &str) -> Result<()> {

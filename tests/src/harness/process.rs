@@ -52,7 +52,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` as `name`, its output appended to `<dir>/<name>.log`.
+    /// Starts `command` as `name`, its output appended to `<dir>/<name>.log`, its pid in `<dir>/<name>.pid` for people and scripts.
     pub fn start(name: &str, dir: &Path, mut command: Command) -> Result<Process> {
         let log = dir.join(format!("{name}.log"));
         let output =
@@ -65,6 +65,7 @@ impl Process {
         }
         let child = spawn(command).with_context(|| format!("starting {name}: {}", show(&words)))?;
         let pid = child.id();
+        std::fs::write(dir.join(format!("{name}.pid")), pid.to_string())?;
         Ok(Process { name: name.into(), log, child: Mutex::new(child), pid, command: words })
     }
 
@@ -169,23 +170,24 @@ pub fn runs(pid: u32) -> bool {
     !matches!(stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next()), Some('Z' | 'X') | None)
 }
 
-/// Kills every process that carries `mark` (`NAME=value`) in its environment: what children of children left behind.
-/// Ends only what descends from the holder of the mark, for nobody else has it.
-pub fn sweep(mark: &str) -> Vec<u32> {
-    let mut killed = Vec::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else {
-            continue;
-        };
-        let Ok(environment) = std::fs::read(entry.path().join("environ")) else {
-            continue;
-        };
-        if pid != std::process::id() && environment.split(|b| *b == 0).any(|variable| variable == mark.as_bytes()) {
-            send(pid, Signal::KILL);
-            killed.push(pid);
-        }
-    }
-    killed
+/// Start time of a process in clock ticks since boot; absent when it is gone.
+pub fn start_ticks(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Processes that carry `mark` (`NAME=value`) in their environment or work below `dir`: what descends from a bench, for nobody else has either.
+pub fn belonging(mark: &str, dir: &Path) -> Vec<u32> {
+    let pids =
+        std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| *pid != std::process::id() && runs(*pid) && belongs(*pid, mark, dir)).collect()
+}
+
+fn belongs(pid: u32, mark: &str, dir: &Path) -> bool {
+    let proc = Path::new("/proc").join(pid.to_string());
+    let marked =
+        || std::fs::read(proc.join("environ")).is_ok_and(|e| e.split(|b| *b == 0).any(|variable| variable == mark.as_bytes()));
+    std::fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd.starts_with(dir)) || marked()
 }
 
 #[cfg(test)]

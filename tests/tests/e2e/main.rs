@@ -1,3 +1,8 @@
 //! End to end: real Redis, ZooKeeper, HDFS and HAProxy, our own binaries, and local-aurora in the scheduler's place. A file per scenario.
 
+mod demo;
+mod doors;
+mod hosts;
+mod life;
 mod parts;
+mod versions;

@@ -1,0 +1,100 @@
+//! What kind of cluster, and the files that make it so.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::CLUSTER;
+use crate::harness::zookeeper::{Version, ZooKeeper};
+use crate::harness::{Bench, binaries, redis};
+
+/// Where snapshots go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// A directory: fast, for tests whose subject is something else.
+    Files,
+    /// A real HDFS with that many DataNodes.
+    Hdfs(usize),
+}
+
+/// What kind of cluster.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Redis instances.
+    pub instances: u32,
+    /// Hosts they are spread over; on a bench with a network these are its hosts.
+    pub hosts: usize,
+    /// Controllers.
+    pub controllers: usize,
+    /// ZooKeeper servers.
+    pub zookeepers: usize,
+    /// Which ZooKeeper.
+    pub zookeeper: Version,
+    /// Which server program.
+    pub server: redis::Server,
+    /// Where snapshots go.
+    pub store: Store,
+    /// Redis' save points, as the cluster file has them.
+    pub save: String,
+    /// Lines for the cluster file's `[redis.config]`, e.g. `save = ""`.
+    pub redis_config: String,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            instances: 3,
+            hosts: 3,
+            controllers: 1,
+            zookeepers: 1,
+            zookeeper: Version::Debian,
+            server: redis::Server::Debian,
+            store: Store::Files,
+            save: controller::model::DEFAULT_SAVE.into(),
+            redis_config: String::new(),
+        }
+    }
+}
+
+/// The configuration files of all programs.
+#[derive(Debug)]
+pub struct Files {
+    pub agent: PathBuf,
+    pub controller: PathBuf,
+    pub cluster: PathBuf,
+    pub cli: PathBuf,
+}
+impl Files {
+    /// Writes the configuration of agents, controllers and command line, the cluster file and the secret.
+    pub fn write(bench: &Bench, options: &Options, zookeeper: &ZooKeeper, store: &str) -> Result<Files> {
+        let dir = bench.dir();
+        let secret = dir.join("secret");
+        std::fs::write(&secret, uuid::Uuid::new_v4().simple().to_string())?;
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;
+        let place = format!("secret_file = '{}'\nsnapshots.uri = '{store}'\n", secret.display());
+        let named = format!("cluster = '{CLUSTER}'\nzookeeper = '{}'\n{place}", zookeeper.connect_string());
+        // Placement takes the least loaded host, so a wide limit still spreads them.
+        let cluster = format!(
+            "cluster = '{CLUSTER}'\ninstances = {}\n{place}save = '{}'\nquit_wait = '5s'\naurora.constraints.host = 'limit:9'\n\
+             [resources]\ncpu = 0.1\nram = '256mb'\ndisk = '1gb'\n\
+             [agent]\nprogram = '{}'\nconfig_file = '{}'\n[health]\ninterval = '2s'\ntimeout = '2s'\nfailures = 20\n",
+            options.instances,
+            options.save,
+            binaries::ours("aurora-redis-agent")?.display(),
+            dir.join("agent.toml").display(),
+        );
+        let agent = format!("[redis]\nserver = '{}'\n[redis.config]\n{}", options.server.path()?.display(), options.redis_config);
+        let files = Files {
+            agent: dir.join("agent.toml"),
+            controller: dir.join("controller.toml"),
+            cluster: dir.join("cluster.toml"),
+            cli: dir.join("cli.toml"),
+        };
+        std::fs::write(&files.agent, agent)?;
+        std::fs::write(&files.controller, format!("{named}bootstrap.wait = '20s'\n"))?;
+        std::fs::write(&files.cli, named)?;
+        std::fs::write(&files.cluster, cluster)?;
+        Ok(files)
+    }
+}

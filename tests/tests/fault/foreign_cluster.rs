@@ -1,0 +1,41 @@
+//! An agent of another cluster in this cluster's serverset: refused, and shown as foreign.
+
+use anyhow::{Context, ensure};
+use tests::harness::cluster::{CLUSTER, Cluster, LIMIT, Options};
+use tests::harness::{Bench, wait};
+use zookeeper_client::{Acls, CreateMode};
+
+#[test]
+fn instances_of_another_cluster_are_refused() {
+    Bench::run("foreign-cluster", async |bench| {
+        let cluster = Cluster::start(&bench, Options { instances: 2, hosts: 1, ..Options::default() }).await?;
+        let other_bench = std::sync::Arc::new(Bench::new("foreign-other", 0)?);
+        let other = Cluster::start(&other_bench, Options { instances: 1, hosts: 1, ..Options::default() }).await?;
+        let foreign = other.task(0).await?;
+        let other_id = other.status().await?.cluster_id;
+        let member = serde_json::json!({
+            "serviceEndpoint": {"host": foreign.address, "port": foreign.ports["redis"]},
+            "additionalEndpoints": {"health": {"host": foreign.address, "port": foreign.ports["health"]}},
+            "status": "ALIVE",
+            "shard": 5,
+        });
+        let client = cluster.zookeeper.client().await?;
+        let path = format!("/aurora/{CLUSTER}/member_0000000999");
+        client.create(&path, member.to_string().as_bytes(), &CreateMode::Ephemeral.with_acls(Acls::anyone_all())).await?;
+        let seen = async || {
+            let status = cluster.status().await?;
+            let row = status.instances.iter().find(|i| i.instance == 5).context("instance 5 is not shown")?;
+            ensure!(row.state == "foreign", "it is shown as {}", row.state);
+            Ok::<_, anyhow::Error>(())
+        };
+        wait::until("the foreign instance is shown as such", LIMIT, seen).await?;
+        let state = other.agent_state(0).await?;
+        ensure!(state.cluster_id == other_id && state.serving, "the other cluster was touched: {state:?}");
+        let before = cluster.status().await?;
+        cluster.kill_server(cluster.master().await?).await?;
+        let after = cluster.wait_new_master(before.epoch).await?;
+        ensure!(after.master.is_some_and(|m| m.instance != 5), "the foreign instance leads");
+        ensure!(other.agent_state(0).await?.serving, "the other cluster does not serve any more");
+        Ok(())
+    });
+}
