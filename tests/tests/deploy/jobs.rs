@@ -113,6 +113,43 @@ impl Submission {
     }
 }
 
+/// What the executor is told of health, end, announcement, processes and resources is the same, whoever makes the job.
+#[test]
+fn the_file_and_create_make_the_same_job() {
+    let program = binaries::ours("aurora-redis").unwrap_or_else(|error| panic!("{error:#}"));
+    let mut create = std::process::Command::new(program);
+    create.args(["create", "--dry-run", "--zookeeper", "zk1:2181"]).arg(project("deploy/cluster.toml")).current_dir("/");
+    let created: serde_json::Value = serde_json::from_str(&run(&mut create)).expect("JSON");
+    let file = evaluate("redis.aurora", &[("zookeeper", "zk1:2181")], &[]);
+    let evaluated: serde_json::Value = serde_json::from_str(&file.executor_data).expect("JSON");
+    assert_eq!(created["instances"], file.instances);
+    let parts = [
+        "/name",
+        "/role",
+        "/environment",
+        "/cluster",
+        "/contact",
+        "/service",
+        "/tier",
+        "/priority",
+        "/max_task_failures",
+        "/announce",
+        "/health_check_config",
+        "/lifecycle",
+        "/task/name",
+        "/task/resources",
+        "/task/max_failures",
+        "/task/finalization_wait",
+        "/task/processes/0/name",
+        "/task/processes/0/daemon",
+        "/task/processes/0/max_failures",
+        "/task/processes/0/min_duration",
+    ];
+    for part in parts {
+        assert_eq!(created["executor_data"].pointer(part), evaluated.pointer(part), "{part}");
+    }
+}
+
 /// A scheduler on this machine with the hosts h1 to h4; h4 is kept for controllers with a static port.
 struct Scheduler {
     zookeeper: ZooKeeper,
