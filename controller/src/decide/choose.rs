@@ -185,25 +185,11 @@ fn start_from(view: View<'_>, record: Recorded<'_>, best: Option<&Copy>, plan: &
     }
     let idle: Vec<(&AgentView, &State)> =
         record.agents(view).filter(|(_, s)| s.redis.is_none() && s.activity.is_none() && !s.stopping).collect();
-    let reported = record.agents(view).count();
-    let waited = view.now.saturating_sub(view.seen.phase_since) >= view.timing.bootstrap_wait;
-    let checking = |s: &State| s.activity.as_ref().is_some_and(|a| a.what == "checking");
-    if let Some((_, state)) = record.agents(view).find(|(_, s)| checking(s)) {
-        let message = format!("instance {} is still checking the dump in its sandbox: it may be the best copy", state.instance);
-        plan.wait(Reason::WaitingForStart, message);
-        return;
-    }
     if idle.is_empty() {
         free_one(view, record, plan);
     }
-    if idle.is_empty() || (reported < view.spec.instances as usize && !waited) {
-        let message =
-            format!("{reported} of {} instances have reported; a better copy may be in a missing one", view.spec.instances);
-        plan.wait(Reason::WaitingForInstances, message);
-        return;
-    }
-    if view.seen.store.configured && view.seen.store.snapshots.is_none() {
-        plan.wait(Reason::StoreUnreachable, "no copy is running, and the store cannot be listed: it may hold a better one");
+    if let Some((reason, message)) = not_yet(view, record, idle.len()) {
+        plan.wait(reason, message);
         return;
     }
     let because = best.map(|c| format!("the best copy is the {}", describe(c)));
@@ -220,6 +206,39 @@ fn start_from(view: View<'_>, record: Recorded<'_>, best: Option<&Copy>, plan: &
         Some(Holder::Live { .. }) => (),
         None => start_empty(view, record, &idle, plan),
     }
+}
+
+/// Why nothing is started from a copy yet: a better one may turn up, in an instance that has not reported, whose dump is being checked, or
+/// whose server has not told its place since it was cut.
+fn not_yet(view: View<'_>, record: Recorded<'_>, idle: usize) -> Option<(Reason, String)> {
+    let reported = record.agents(view).count();
+    let waited = view.now.saturating_sub(view.seen.phase_since) >= view.timing.bootstrap_wait;
+    let checking = |s: &State| s.activity.as_ref().is_some_and(|a| a.what == "checking");
+    if let Some((_, state)) = record.agents(view).find(|(_, s)| checking(s)) {
+        let message = format!("instance {} is still checking the dump in its sandbox: it may be the best copy", state.instance);
+        return Some((Reason::WaitingForStart, message));
+    }
+    if let Some((_, state)) = record.agents(view).find(|(_, s)| !waited && is_undetermined(s, record)) {
+        let message = format!("the server of instance {} has not told its place yet: it may be the best copy", state.instance);
+        return Some((Reason::WaitingForCuts, message));
+    }
+    if idle == 0 || (reported < view.spec.instances as usize && !waited) {
+        let wanted = view.spec.instances;
+        let message =
+            format!("{reported} of {wanted} instances have reported, {idle} without a server: a better copy may turn up");
+        return Some((Reason::WaitingForInstances, message));
+    }
+    let unlisted = view.seen.store.configured && view.seen.store.snapshots.is_none();
+    let message = "no copy is running, and the store cannot be listed: it may hold a better one";
+    unlisted.then(|| (Reason::StoreUnreachable, message.to_owned()))
+}
+
+/// Whether a server runs that may hold data, and its place in the lineage is not known for this epoch.
+fn is_undetermined(state: &State, record: Recorded<'_>) -> bool {
+    let told = |r: &agent::api::Redis| {
+        state.fenced_epoch == Some(record.record.epoch) && r.answering && !r.loading && !r.syncing && !state.stopping
+    };
+    state.redis.as_ref().is_some_and(|r| !told(r) && !copies::is_started_for(state, record.record))
 }
 
 /// Every agent has a server and none has a usable copy: one that holds nothing (its first sync never ended) makes room.

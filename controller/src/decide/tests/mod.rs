@@ -599,6 +599,30 @@ fn nothing_starts_from_a_snapshot_while_instances_are_missing_until_the_wait_is_
 }
 
 #[test]
+fn nothing_starts_from_a_snapshot_while_a_survivor_has_not_told_its_place() {
+    let survivor = |change: fn(&mut State)| {
+        let case = lost_everything().deposing().state(1, |s| {
+            *s = state(1, 100);
+            s.epoch = 5;
+            s.fenced_epoch = Some(5);
+        });
+        case.state(1, change).seen(|s| s.phase_since = NOW - Duration::from_secs(5))
+    };
+    for change in [
+        (|s| s.redis.as_mut().unwrap().answering = false) as fn(&mut State),
+        |s| s.redis.as_mut().unwrap().loading = true,
+        |s| s.redis.as_mut().unwrap().syncing = true,
+        |s| s.stopping = true,
+    ] {
+        let case = survivor(change);
+        assert_eq!(case.actions(), Vec::<String>::new());
+        assert!(case.reasons().contains(&Reason::WaitingForCuts), "{:?}", case.reasons());
+    }
+    let told = survivor(|_| ());
+    assert_eq!(committed(&told.plan()).master.as_ref().map(|m| m.instance), Some(1), "it is newer than the snapshot");
+}
+
+#[test]
 fn a_restore_under_way_is_not_begun_twice_and_its_server_is_then_named() {
     let busy = lost_everything().deposing().state(0, |s| {
         s.epoch = 5;
