@@ -4,10 +4,12 @@
 //! Invariant: a [`Config`] that exists has passed all checks, also those between values.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::api::{Address, Host};
+use crate::causes::chain;
+use crate::layers::values::{parse_cluster, parse_node, parse_store, parse_zookeeper, read_private, route_to};
 use crate::layers::{self, Effective, Key, Layers, Mistakes};
 use crate::process;
 use crate::record::Paths;
@@ -127,7 +129,7 @@ impl Config {
         let paths = Paths::new(&layers.required("zookeeper_root", node, parse_node), &cluster);
         let master_node = layers.optional("master_node", node, parse_node).unwrap_or_else(|| paths.master());
         let secret = layers.optional("secret_file", "a file of mode 0600 with at least 16 bytes", |file| {
-            Secret::load(Path::new(file), &cluster).map_err(chain)
+            Secret::load(Path::new(file), &cluster).map_err(|error| chain(&error))
         });
         let address = advertised(&mut layers, &zookeeper);
         let host = host(&mut layers, &address);
@@ -175,16 +177,6 @@ fn advertised(layers: &mut Layers, zookeeper: &str) -> String {
         _ => {}
     }
     address.map(|ip| ip.to_string()).unwrap_or_default()
-}
-
-/// Our own address on the way to the first server that resolves. Sends nothing.
-fn route_to(zookeeper: &str) -> Option<IpAddr> {
-    zookeeper.split(',').find_map(|server| {
-        let server = server.to_socket_addrs().ok()?.next()?;
-        let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).ok()?;
-        socket.connect(server).ok()?;
-        socket.local_addr().ok().map(|address| address.ip())
-    })
 }
 
 fn host(layers: &mut Layers, address: &str) -> Host {
@@ -244,59 +236,12 @@ fn pass_through(layers: &mut Layers) -> BTreeMap<String, Vec<String>> {
     table.into_iter().map(|(key, value)| (key, value.split("; ").map(boolean).collect())).collect()
 }
 
-fn parse_cluster(text: &str) -> Result<String, String> {
-    let fits =
-        |part: &str| (1..=255).contains(&part.len()) && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    match text.split('/').collect::<Vec<_>>()[..] {
-        [role, env, job] if [role, env, job].into_iter().all(fits) => Ok(text.into()),
-        [_, _, _] => Err("each part is 1 to 255 letters, digits, '-', '_' or '.'".into()),
-        _ => Err("it has not three parts".into()),
-    }
-}
-
-fn parse_zookeeper(text: &str) -> Result<String, String> {
-    for server in text.split(',') {
-        let port = server.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
-        if !matches!(port, Some(Ok(1..))) {
-            return Err(format!("'{server}' is not HOST:PORT"));
-        }
-    }
-    Ok(text.into())
-}
-
-fn parse_node(text: &str) -> Result<String, String> {
-    let trimmed = text.trim_end_matches('/');
-    match trimmed.strip_prefix('/') {
-        Some(rest) if rest.split('/').all(|part| !part.is_empty() && part != "." && part != "..") => Ok(trimmed.into()),
-        _ => Err("it is not such a path".into()),
-    }
-}
-
-fn parse_store(text: &str) -> Result<String, String> {
-    match text.split_once("://") {
-        Some(("file", path)) if path.starts_with('/') => Ok(text.trim_end_matches('/').into()),
-        Some(("hdfs", rest)) if rest.find('/').is_some_and(|at| at > 0) => Ok(text.trim_end_matches('/').into()),
-        _ => Err("it is not such a URI".into()),
-    }
-}
-
 fn load_password(file: &str) -> Result<String, String> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::metadata(file).map_err(|error| error.to_string())?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(format!("its mode {mode:04o} lets others read it; run chmod 0600 {file}"));
-    }
-    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
-    match text.trim() {
+    match read_private(file)?.trim() {
         "" => Err("it holds no password".into()),
         password if password.chars().any(char::is_control) => Err("it holds more than one line".into()),
         password => Ok(password.to_owned()),
     }
-}
-
-fn chain(error: impl std::error::Error) -> String {
-    let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-    format!("{error}{cause}")
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         let pause = match &result {
             Ok(()) => LOOK_EVERY,
             Err(error) => {
-                tracing::warn!(error = crate::ops::chain(error), ?wanted, "the doors in ZooKeeper are not as they should be");
+                tracing::warn!(error = crate::causes::chain(error), ?wanted, "the doors in ZooKeeper are not as they should be");
                 RETRY_AFTER
             }
         };

@@ -9,9 +9,10 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::api::Epoch;
+use crate::clock::unix_ms;
 use crate::files::{self, Mark};
 use crate::memory::DumpNote;
-use crate::node::{Node, now_ms};
+use crate::node::Node;
 use crate::redis::info::Info;
 use crate::server::Server;
 
@@ -115,7 +116,7 @@ fn spool(node: &Node, server: &Server, info: &Info, assigned: Epoch, missed: u64
         epoch: assigned,
         server_version: server.version.to_string(),
         request_id,
-        created_ms: now_ms(),
+        created_ms: unix_ms(),
         duration_ms: info.last_save_took_s * 1000,
         keys: info.databases.clone(),
     };

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 mod file;
 mod units;
+pub mod values;
 
 pub use units::{parse_bytes, parse_duration, show_duration};
 

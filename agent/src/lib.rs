@@ -2,7 +2,9 @@
 
 pub mod api;
 mod board;
+pub mod causes;
 pub mod client;
+pub mod clock;
 pub mod config;
 mod doors;
 mod dumps;

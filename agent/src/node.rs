@@ -1,12 +1,13 @@
 //! The agent's hub: what its tasks share, and the one place where a change becomes visible.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::api::{self, Role, State};
 use crate::board::{self, Duty, Parts};
+use crate::clock::unix_ms;
 use crate::config::Config;
 use crate::doors::Doors;
 use crate::dumps;
@@ -202,7 +203,7 @@ impl Node {
 async fn watch_over(node: Arc<Node>, server: Arc<Server>) {
     let proof = server.clone().watch_over().await;
     tracing::warn!(pid = server.pid, run_id = server.run_id(), proof, "redis-server is dead");
-    let death = api::Death { run_id: server.run_id().to_owned(), proof: proof.clone(), at_ms: now_ms() };
+    let death = api::Death { run_id: server.run_id().to_owned(), proof: proof.clone(), at_ms: unix_ms() };
     let noted = node.notebook.change(|memory| {
         memory.note_death(death);
         memory.server = None;
@@ -226,9 +227,4 @@ async fn watch_over(node: Arc<Node>, server: Arc<Server>) {
         }
     });
     local::inspect(&node).await;
-}
-
-/// Unix time, milliseconds.
-pub(crate) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::api::{Death, Host};
+use crate::clock::unix_ms;
 use crate::memory::{Notebook, ServerNote};
-use crate::node::now_ms;
 use crate::process;
 
 /// Longest wait for a server that is being killed.
@@ -20,10 +20,10 @@ pub(crate) fn settle(notebook: &Notebook, here: &Host) -> Result<(), String> {
     let proof = end(&note, here)?;
     tracing::warn!(pid = note.pid, run_id = note.run_id, proof, "the server of an earlier agent is dead");
     let noted = notebook.change(|memory| {
-        memory.note_death(Death { run_id: note.run_id.clone(), proof: proof.into(), at_ms: now_ms() });
+        memory.note_death(Death { run_id: note.run_id.clone(), proof: proof.into(), at_ms: unix_ms() });
         memory.server = None;
     });
-    noted.map_err(|error| crate::ops::chain(&error))
+    noted.map_err(|error| crate::causes::chain(&error))
 }
 
 fn end(note: &ServerNote, here: &Host) -> Result<&'static str, String> {

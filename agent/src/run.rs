@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::board::Work;
+use crate::causes::chain;
 use crate::config::{Config, Program};
 use crate::files::Places;
 use crate::memory::Notebook;
@@ -146,7 +147,7 @@ async fn fetch(node: &Node, uri: &str, sha256: &str, dest: &std::path::Path) -> 
     }
     std::fs::create_dir_all(node.places.programs()).map_err(|e| e.to_string())?;
     let report = store::Report::new(Progress::default());
-    store::fetch_file(uri, sum, dest, &store::Options::default(), &report).await.map_err(|e| ops::chain(&e))
+    store::fetch_file(uri, sum, dest, &store::Options::default(), &report).await.map_err(|e| chain(&e))
 }
 
 /// Whether an earlier agent has fetched that very file.

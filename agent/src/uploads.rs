@@ -12,10 +12,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::board::Work;
+use crate::causes::chain;
 use crate::dumps::Ticket;
 use crate::local;
 use crate::node::Node;
-use crate::ops::chain;
 use crate::snapshot::{How, Manifest, Origin, SnapshotId};
 use crate::store::{self, Progress, Store};
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::api::{Address, AnswerKind, Command};
+use agent::causes::chain;
 use agent::client::Client;
 use agent::record::Record;
 use aurora::types::{InstanceSet, JobKey};
 
 use crate::model::{Action, HistoryChange, Outcome};
-use crate::observe::tasks::explain;
 use crate::registry::{Leadership, Registry};
 use crate::view::Operation;
 
@@ -67,7 +67,7 @@ impl Hands {
             && let Some(change) = history
             && let Err(error) = self.registry.change_history(&self.lead, change).await
         {
-            tracing::warn!(epoch = record.epoch, error = explain(&error), "the history entry could not be written");
+            tracing::warn!(epoch = record.epoch, error = chain(&error), "the history entry could not be written");
         }
         outcome
     }
@@ -79,8 +79,8 @@ impl Hands {
                 AnswerKind::Refused => Outcome::Refused(format!("{}: {}", answer.reason, answer.message)),
                 AnswerKind::Failed => Outcome::Unknown(format!("{}: {}", answer.reason, answer.message)),
             },
-            Err(error) if error.is_definite() => Outcome::Failed(explain(&error)),
-            Err(error) => Outcome::Unknown(explain(&error)),
+            Err(error) if error.is_definite() => Outcome::Failed(chain(&error)),
+            Err(error) => Outcome::Unknown(chain(&error)),
         }
     }
 }
@@ -89,10 +89,10 @@ fn registered(result: Result<(), crate::registry::Error>) -> Outcome {
     match result {
         Ok(()) => Outcome::Done,
         Err(error @ (crate::registry::Error::NotLeading | crate::registry::Error::Conflict { .. })) => {
-            Outcome::Refused(explain(&error))
+            Outcome::Refused(chain(&error))
         }
-        Err(error) if error.is_definite() => Outcome::Failed(explain(&error)),
-        Err(error) => Outcome::Unknown(explain(&error)),
+        Err(error) if error.is_definite() => Outcome::Failed(chain(&error)),
+        Err(error) => Outcome::Unknown(chain(&error)),
     }
 }
 
@@ -103,7 +103,7 @@ fn no_such_instances() -> Outcome {
 fn scheduled<T>(result: Result<T, aurora::Error>) -> Outcome {
     match result {
         Ok(_) => Outcome::Done,
-        Err(error) if error.is_definite() => Outcome::Failed(explain(&error)),
-        Err(error) => Outcome::Unknown(explain(&error)),
+        Err(error) if error.is_definite() => Outcome::Failed(chain(&error)),
+        Err(error) => Outcome::Unknown(chain(&error)),
     }
 }

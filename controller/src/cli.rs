@@ -13,7 +13,8 @@ use agent::snapshot::SnapshotId;
 use agent::zk::{self, Keeper};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{COMMAND_LINE_KEYS, Place, chain};
+use crate::config::{COMMAND_LINE_KEYS, Place};
+use agent::causes::chain;
 
 mod ask;
 mod create;
@@ -180,7 +181,7 @@ enum Failure {
 
 impl<E: std::error::Error> From<E> for Failure {
     fn from(error: E) -> Failure {
-        Failure::Failed(chain(error))
+        Failure::Failed(chain(&error))
     }
 }
 

@@ -11,10 +11,10 @@ use std::time::Duration;
 pub use job::Surroundings;
 
 use agent::config::refuse_setting;
+use agent::layers::values::{parse_cluster, parse_node, parse_store, parse_zookeeper};
 use agent::layers::{Key, Layers, Mistakes};
 use aurora::types::{Constraint, TaskConstraint, ValueConstraint};
 
-use crate::config::{parse_cluster, parse_node, parse_store, parse_zookeeper};
 use crate::http::MAX_INSTANCES;
 use crate::model::{DEFAULT_SAVE, Spec};
 

@@ -3,11 +3,13 @@
 //!
 //! Invariant: a [`Config`] that exists has passed all checks, also those between values.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::causes::chain;
+use agent::layers::values::{parse_cluster, parse_node, parse_store, parse_zookeeper, read_private, route_to};
 use agent::layers::{self, Effective, Key, Layers, Mistakes, show_duration};
 use agent::record::Paths;
 use agent::secret::Secret;
@@ -177,12 +179,11 @@ impl Place {
         let zookeeper_root = layers.required("zookeeper_root", path, parse_node);
         let serverset_root = layers.required("serverset_root", path, parse_node);
         let at = layers.required("scheduler", "an absolute path of ZooKeeper, or http://HOST:PORT", parse_scheduler);
-        let credentials = layers.optional("scheduler_credentials_file", "a file of mode 0600 with USER:PASSWORD", |file| {
-            load_credentials(Path::new(file))
-        });
+        let credentials =
+            layers.optional("scheduler_credentials_file", "a file of mode 0600 with USER:PASSWORD", load_credentials);
         let secret_file = layers.path("secret_file");
         let secret = layers.optional("secret_file", "a file of mode 0600 with at least 16 bytes", |file| {
-            Secret::load(Path::new(file), &cluster).map_err(chain)
+            Secret::load(Path::new(file), &cluster).map_err(|error| chain(&error))
         });
         let snapshots_uri = layers.optional("snapshots.uri", "hdfs://NAMENODE[:PORT]/PATH or file:///PATH", parse_store);
         let scheduler = Scheduler { at, credentials };
@@ -279,47 +280,6 @@ impl Config {
     }
 }
 
-/// Our own address on the way to the first server of a connect string. Sends nothing.
-fn route_to(zookeeper: &str) -> Option<IpAddr> {
-    let first = zookeeper.split(['/', ',']).next()?;
-    let server = first.to_socket_addrs().ok()?.next()?;
-    let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).ok()?;
-    socket.connect(server).ok()?;
-    socket.local_addr().ok().map(|address| address.ip())
-}
-
-pub(crate) fn parse_cluster(text: &str) -> Result<String, String> {
-    let fits =
-        |part: &str| (1..=255).contains(&part.len()) && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    match text.split('/').collect::<Vec<_>>()[..] {
-        [role, env, job] if [role, env, job].into_iter().all(fits) => Ok(text.into()),
-        [_, _, _] => Err("each part is 1 to 255 letters, digits, '-', '_' or '.'".into()),
-        _ => Err("it has not three parts".into()),
-    }
-}
-
-pub(crate) fn parse_zookeeper(text: &str) -> Result<String, String> {
-    let (hosts, chroot) = text.split_at(text.find('/').unwrap_or(text.len()));
-    if !chroot.is_empty() {
-        return Err("a chroot is not supported; use zookeeper_root".into());
-    }
-    for server in hosts.split(',') {
-        let port = server.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
-        if !matches!(port, Some(Ok(1..))) {
-            return Err(format!("'{server}' is not HOST:PORT"));
-        }
-    }
-    Ok(text.into())
-}
-
-pub(crate) fn parse_node(text: &str) -> Result<String, String> {
-    let trimmed = text.trim_end_matches('/');
-    match trimmed.strip_prefix('/') {
-        Some(rest) if rest.split('/').all(|part| !part.is_empty() && part != "." && part != "..") => Ok(trimmed.into()),
-        _ => Err("it is not such a path".into()),
-    }
-}
-
 fn parse_url(text: &str) -> Result<String, String> {
     let trimmed = text.trim_end_matches('/');
     let url: reqwest::Url = trimmed.parse().map_err(|error| format!("it is not a URL ({error})"))?;
@@ -333,37 +293,11 @@ fn parse_scheduler(text: &str) -> Result<String, String> {
     if text.starts_with('/') { parse_node(text) } else { parse_url(text) }
 }
 
-pub(crate) fn parse_store(text: &str) -> Result<String, String> {
-    let absolute = |path: &str| path.starts_with('/');
-    match text.split_once("://") {
-        Some(("file", path)) if absolute(path) => Ok(text.trim_end_matches('/').into()),
-        Some(("hdfs", rest)) if rest.find('/').is_some_and(|at| at > 0) => Ok(text.trim_end_matches('/').into()),
-        _ => Err("it is not such a URI".into()),
-    }
-}
-
-fn load_credentials(file: &Path) -> Result<Credentials, String> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::metadata(file).map_err(|error| error.to_string())?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(format!("its mode {mode:04o} lets others read it; run chmod 0600"));
-    }
-    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
-    match text.trim().split_once(':') {
+fn load_credentials(file: &str) -> Result<Credentials, String> {
+    match read_private(file)?.trim().split_once(':') {
         Some((user, password)) if !user.is_empty() => Ok(Credentials { user: user.into(), password: password.into() }),
         _ => Err("it does not hold USER:PASSWORD".into()),
     }
-}
-
-/// An error and all its causes, on one line.
-pub(crate) fn chain(error: impl std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text += &format!(": {source}");
-        cause = source.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use agent::store::Store;
 use agent::zk::{self, Keeper};
 use serde::Serialize;
 
-use crate::config::chain;
+use agent::causes::chain;
 
 /// Redis' default `maxclients` and what it needs besides.
 const OPEN_FILES: u64 = 10_032;
@@ -64,7 +64,7 @@ pub async fn scheduler(client: &aurora::Client) -> Check {
         Err(error) => {
             let next =
                 "check --scheduler (a ZooKeeper path, or a URL), that a scheduler leads, and that this host may connect to it";
-            Check::fail("scheduler", chain(error), next)
+            Check::fail("scheduler", chain(&error), next)
         }
     }
 }
@@ -125,7 +125,7 @@ pub async fn zookeeper_clock(keeper: &Keeper, root: &str) -> Check {
         Ok(Some(stat)) => clock("ZooKeeper's", u64::try_from(stat.ctime).unwrap_or(0)),
         Ok(None) => Check::warn("clock", "the node made for this was gone at once: not checked", "repeat"),
         Err(error) => {
-            Check::fail("clock", chain(error), "this user must be able to make nodes there; check ACLs and the ensemble's state")
+            Check::fail("clock", chain(&error), "this user must be able to make nodes there; check ACLs and the ensemble's state")
         }
     }
 }

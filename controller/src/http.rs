@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use agent::clock::unix_ms;
 use agent::layers::Effective;
 use agent::secret::authorized;
 use axum::body::{Body, Bytes};
@@ -120,12 +121,8 @@ fn cluster(published: &Published) -> ClusterAnswer {
         cluster: published.cluster.clone(),
         operation: published.operation.clone(),
         last_success_ms: published.last_success_ms,
-        now_ms: now_ms(),
+        now_ms: unix_ms(),
     }
-}
-
-fn now_ms() -> u64 {
-    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
 }
 
 #[derive(Deserialize)]
@@ -234,14 +231,14 @@ async fn read_ask(request: Request) -> Result<Ask, Response> {
 
 async fn metrics(State(doors): State<Arc<Doors>>) -> Response {
     let published = doors.intake.published.borrow().clone();
-    let text = doors.metrics.render(&doors.cluster, &published, now_ms());
+    let text = doors.metrics.render(&doors.cluster, &published, unix_ms());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
 /// Ready is a leader whose cycles succeed, or a standby that knows its leader.
 async fn ready(State(doors): State<Arc<Doors>>) -> Response {
     let published = doors.intake.published.borrow().clone();
-    let age_ms = now_ms().saturating_sub(published.last_success_ms);
+    let age_ms = unix_ms().saturating_sub(published.last_success_ms);
     match (published.leading, doors.leader.url()) {
         (true, _) if age_ms <= STALE_MS => "leading\n".into_response(),
         (true, _) => {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agent::causes::chain;
 use agent::zk::{self, Keeper};
 use anyhow::Context;
 use aurora::client::{Credentials, Endpoint, Options};
@@ -89,7 +90,7 @@ async fn lead_again_and_again(
                 }
                 tracing::warn!("the election is lost");
             }
-            Err(error) => tracing::warn!(error = tasks::explain(&error), "not elected"),
+            Err(error) => tracing::warn!(error = chain(&error), "not elected"),
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }

@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::causes::chain;
+use agent::clock::unix_ms;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -133,7 +135,7 @@ impl Loop {
 
     fn stamp(&self) -> (u64, u64) {
         let published = self.publish.borrow();
-        (published.cluster.epoch, crate::observe::wall_ms())
+        (published.cluster.epoch, unix_ms())
     }
 
     /// A snapshot that an agent has committed is worth a listing at once.
@@ -184,7 +186,7 @@ impl Loop {
         carried.history_stale = true;
         match written {
             Ok(()) => Reply { accepted: true, operation_id, message },
-            Err(error) => refuse(format!("it could not be written: {}", crate::observe::tasks::explain(&error))),
+            Err(error) => refuse(format!("it could not be written: {}", chain(&error))),
         }
     }
 
@@ -231,7 +233,7 @@ impl Loop {
     /// Nothing can be decided: the last views stay, with the reason on top.
     fn publish_blind(&self, wait: &Wait, carried: &mut Carried) {
         let last = self.publish.borrow().clone();
-        let at_ms = crate::observe::wall_ms();
+        let at_ms = unix_ms();
         carried.events.note_waits(std::slice::from_ref(wait), last.cluster.epoch, at_ms);
         let blind = publish::blind(&self.cluster, wait);
         self.publish.send_replace(Arc::new(Published {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::{Halt, backup, failed};
 use crate::api::{Epoch, Offset, Position};
-use crate::node::{Node, now_ms};
+use crate::clock::unix_ms;
+use crate::node::Node;
 use crate::record::Record;
 use crate::redis::conf::DUMP;
 use crate::server::Server;
@@ -37,7 +38,7 @@ pub(super) async fn live(node: &Arc<Node>, server: &Arc<Server>, epoch: Epoch) -
 /// Sets the dump in the server's directory aside, leaving it in place too.
 pub(super) fn link(node: &Node, epoch: Epoch) -> Result<PathBuf, Halt> {
     let link = || {
-        let place = node.places.make_aside(epoch, now_ms())?;
+        let place = node.places.make_aside(epoch, unix_ms())?;
         fs::hard_link(node.places.dump(), place.join(DUMP))?;
         crate::files::sync_dir(&place)?;
         node.places.prune_asides()?;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::promote::open_port;
-use super::{Done, Halt, aside, chain, failed, from_redis, refused};
+use super::{Done, Halt, aside, failed, from_redis, refused};
 use crate::api::{Address, Position, Role, Stamp};
+use crate::causes::chain;
 use crate::node::Node;
 use crate::redis::info::Info;
 use crate::server::Server;

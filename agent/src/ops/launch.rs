@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Halt, chain, failed};
+use super::{Halt, failed};
 use crate::api::Address;
+use crate::causes::chain;
 use crate::memory::ServerNote;
 use crate::node::Node;
 use crate::program::Ready;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::{Answer, AnswerKind, Command, Order};
+use crate::causes::chain;
 use crate::gate::{self, Refusal};
 use crate::node::Node;
 use crate::redis::connection::Error as RedisError;
@@ -68,17 +69,6 @@ fn from_redis(error: RedisError) -> Halt {
         "" => failed("no-answer", chain(&error)),
         _ => failed("redis-error", error),
     }
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text += &format!(": {source}");
-        cause = source.source();
-    }
-    text
 }
 
 /// Carries out a command. It goes on to its end even when nobody waits for the answer any more.

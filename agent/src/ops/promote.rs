@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Done, Halt, chain, failed, from_redis, refused};
+use super::{Done, Halt, failed, from_redis, refused};
 use crate::api::{Role, Stamp};
+use crate::causes::chain;
 use crate::node::Node;
 use crate::server::Server;
 

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use super::launch::{Start, launch};
 use super::start::{already, report};
-use super::{Done, Halt, chain, failed, refused};
+use super::{Done, Halt, failed, refused};
 use crate::api::{Epoch, Stamp};
 use crate::board::Work;
+use crate::causes::chain;
+use crate::clock::unix_ms;
 use crate::files;
 use crate::memory::DumpNote;
-use crate::node::{Node, now_ms};
+use crate::node::Node;
 use crate::rdb;
 use crate::server::Birth;
 use crate::snapshot::{Manifest, SnapshotId};
@@ -140,7 +142,7 @@ async fn fetch(node: &Arc<Node>, store: &Store, snapshot: &SnapshotId) -> Result
 fn put_in_place(node: &Node, path: &std::path::Path, manifest: &Manifest) -> Result<(), Halt> {
     let epoch = node.notebook.get().dump.map_or(0, |note| note.epoch);
     let put = || {
-        node.places.set_data_aside(epoch, now_ms())?;
+        node.places.set_data_aside(epoch, unix_ms())?;
         std::fs::rename(path, node.places.dump())?;
         files::sync_dir(&node.places.data())?;
         files::mark(&node.places.dump())

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::launch::{Start, launch};
 use super::{Done, Halt, aside, failed, refused};
 use crate::api::{FailedSource, Position, Source, Stamp};
+use crate::clock::unix_ms;
 use crate::files;
 use crate::local;
-use crate::node::{Node, now_ms};
+use crate::node::Node;
 use crate::program::Ready;
 use crate::rdb;
 use crate::server::Birth;
@@ -64,7 +65,7 @@ pub(super) fn report(node: &Node, source: &str, definite: bool, why: &str) {
 async fn from_nothing(node: &Arc<Node>, program: Ready, birth: Birth) -> Result<(), Halt> {
     let memory = node.notebook.get();
     let epoch = memory.dump.map_or(0, |note| note.epoch);
-    node.places.set_data_aside(epoch, now_ms()).map_err(|e| failed("sandbox", e))?;
+    node.places.set_data_aside(epoch, unix_ms()).map_err(|e| failed("sandbox", e))?;
     launch(node, Start { program, birth, replicaof: None, complete: true }).await
 }
 
@@ -113,7 +114,7 @@ async fn keep_usable_dump(node: &Node, program: &Ready, epoch: u64, fork: Option
         }
         Err(why) => {
             tracing::warn!(why, "the dump in the sandbox is of no use, set aside");
-            node.places.set_data_aside(epoch, now_ms()).map_err(sandbox)?;
+            node.places.set_data_aside(epoch, unix_ms()).map_err(sandbox)?;
             Ok(false)
         }
     }

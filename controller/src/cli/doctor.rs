@@ -5,9 +5,9 @@ use std::path::Path;
 use super::door::{Door, candidates};
 use super::table::clean;
 use super::{Context, Failure};
-use crate::config::chain;
 use crate::doctor::{Check, Verdict, clock, host, scheduler, secret, store, zookeeper_clock};
 use crate::http::{ClusterAnswer, leader_url};
+use agent::causes::chain;
 
 pub(super) async fn run(context: &Context) -> Result<(), Failure> {
     let mut checks = outside(context).await;
@@ -27,7 +27,7 @@ async fn outside(context: &Context) -> Vec<Check> {
         Ok(keeper) => keeper,
         Err(error) => {
             let next = "check --zookeeper, that its servers run, and that this host may connect to them";
-            return vec![Check::fail("zookeeper", chain(error), next)];
+            return vec![Check::fail("zookeeper", chain(&error), next)];
         }
     };
     let mut checks = vec![Check::ok("zookeeper", format!("{}: session in {} ms", place.zookeeper, begun.elapsed().as_millis()))];
@@ -52,7 +52,7 @@ async fn outside(context: &Context) -> Vec<Check> {
     });
     checks.push(match place.scheduler.client(keeper) {
         Ok(client) => scheduler(&client).await,
-        Err(error) => Check::fail("scheduler", chain(error), "check --scheduler"),
+        Err(error) => Check::fail("scheduler", chain(&error), "check --scheduler"),
     });
     checks.push(match controller_clock {
         Some(theirs) => clock("the controller's", theirs),
@@ -62,8 +62,8 @@ async fn outside(context: &Context) -> Vec<Check> {
 }
 
 async fn ask(context: &Context) -> Result<ClusterAnswer, String> {
-    let door = Door::find(context).await.map_err(chain)?;
-    door.get("cluster").await.map_err(chain)
+    let door = Door::find(context).await.map_err(|error| chain(&error))?;
+    door.get("cluster").await.map_err(|error| chain(&error))
 }
 
 fn render(check: &Check) -> String {

@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Context;
-use crate::config::chain;
 use crate::http::{Problem, leader_url};
 use crate::view::{Ask, Reply};
+use agent::causes::chain;
 
 /// Longest answer of a controller, bytes.
 const MAX_BODY: usize = 16 << 20;
@@ -140,7 +140,7 @@ pub(super) async fn look_until<T: DeserializeOwned>(context: &Context, part: &st
         };
         match looked {
             Err(error) if tokio::time::Instant::now() < deadline => {
-                tracing::debug!(error = chain(error), "looking again");
+                tracing::debug!(error = chain(&error), "looking again");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             other => return other,

@@ -9,9 +9,9 @@ use agent::snapshot::SnapshotId;
 use super::door::Door;
 use super::table::{bytes, clean, date, table, time};
 use super::{Context, Failure, Output, say};
-use crate::config::chain;
 use crate::http::ClusterAnswer;
 use crate::view::{HistoryEntry, PlanView, SnapshotRow};
+use agent::causes::chain;
 
 pub(super) async fn status(context: &Context) -> Result<(), Failure> {
     let door = Door::find(context).await?;
@@ -28,7 +28,7 @@ pub(super) async fn watch(context: &Context, every: Duration) -> Result<(), Fail
             let door = Door::find(context).await?;
             tokio::try_join!(door.get::<ClusterAnswer>("cluster"), door.get::<PlanView>("plan"))
         };
-        let looked = looked.await.map_err(chain);
+        let looked = looked.await.map_err(|error| chain(&error));
         let now = looked.as_ref().map(|(cluster, _)| essence(cluster)).map_err(Clone::clone);
         if screen || before.as_ref() != Some(&now) {
             say(&match (looked, context.output) {

@@ -84,7 +84,7 @@ impl Follower {
     pub async fn run(&mut self, mut say: impl FnMut(&str)) {
         let mut before: Vec<String> = Vec::new();
         loop {
-            let said = self.round().await.unwrap_or_else(|error| vec![crate::config::chain(error)]);
+            let said = self.round().await.unwrap_or_else(|error| vec![agent::causes::chain(&error)]);
             said.iter().filter(|line| !before.contains(line)).for_each(|line| say(line));
             before = said;
             // A serverset that nobody watches any more (cannot be: we hold it) would end the wait at once; so bound it from below too.

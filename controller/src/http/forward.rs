@@ -38,7 +38,7 @@ async fn pass_on(leader: &str, request: Request) -> Result<Response, String> {
         }
     }
     let body = to_bytes(request.into_body(), MAX_BODY).await.map_err(|_| format!("the body is longer than {MAX_BODY} bytes"))?;
-    let answer = sent.body(body).send().await.map_err(|error| crate::config::chain(error.without_url()))?;
+    let answer = sent.body(body).send().await.map_err(|error| agent::causes::chain(&error.without_url()))?;
     let mut headers = HeaderMap::new();
     if let Some(kind) = answer.headers().get(header::CONTENT_TYPE) {
         headers.insert(header::CONTENT_TYPE, kind.clone());

@@ -197,7 +197,11 @@ async fn readiness_tells_leader_standby_and_neither() {
     assert_eq!(ready().await, 503);
     server.led_by("http://10.0.0.1:8090");
     assert_eq!(ready().await, 200);
-    server.publish.send_replace(Arc::new(Published { leading: true, last_success_ms: now_ms(), ..Default::default() }));
+    server.publish.send_replace(Arc::new(Published {
+        leading: true,
+        last_success_ms: agent::clock::unix_ms(),
+        ..Default::default()
+    }));
     assert_eq!(ready().await, 200);
     server.publish.send_replace(Arc::new(Published { leading: true, last_success_ms: 1, ..Default::default() }));
     assert_eq!(ready().await, 503);

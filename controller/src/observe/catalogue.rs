@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::causes::chain;
 use agent::snapshot::{self, SnapshotId};
 use agent::store::{Entry, Store};
 use agent::zk::Watched;
 use tokio::sync::{Notify, watch};
 
 use super::Polled;
-use super::tasks::explain;
 use crate::model::StoreView;
 use crate::view::SnapshotRow;
 
@@ -32,7 +32,7 @@ pub fn poll(store: Option<Store>, record: watch::Receiver<Watched>, again: Arc<N
             let record = record.borrow().node.clone();
             tx.send_modify(|polled| match listed {
                 Ok(entries) => *polled = Polled { view: catalogue(&entries, record.as_ref()), problem: None },
-                Err(error) => polled.problem = Some(explain(&error)),
+                Err(error) => polled.problem = Some(chain(&error)),
             });
             let _ = tokio::time::timeout(EVERY, again.notified()).await;
         }
@@ -79,7 +79,7 @@ fn bad(entry: &Entry, cluster_id: Option<&str>) -> Option<SnapshotRow> {
     let id: SnapshotId = entry.name.parse().ok()?;
     Some(SnapshotRow {
         good: false,
-        problem: Some(explain(&problem)),
+        problem: Some(chain(&problem)),
         bytes: 0,
         epoch: id.epoch(),
         position: None,

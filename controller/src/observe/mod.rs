@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use agent::api::Address;
 use agent::client::Client;
+use agent::clock::unix_ms;
 use agent::record::{Member, Paths, Record};
 use agent::zk::{self, Children, Keeper, Watched};
 use tokio::sync::{Notify, watch};
@@ -168,7 +169,7 @@ impl World {
     }
 
     fn gather(&mut self, now: Duration) -> Result<Observed, Wait> {
-        let mut seen = Observed { wall_ms: wall_ms(), record: self.record()?, ..Observed::default() };
+        let mut seen = Observed { wall_ms: unix_ms(), record: self.record()?, ..Observed::default() };
         seen.fresh_ids = (uuid::Uuid::new_v4().to_string(), uuid::Uuid::new_v4().to_string());
         let operation = self.operation.borrow().node.clone();
         seen.operation = operation
@@ -227,11 +228,6 @@ impl World {
             seen.testimonies = self.witnesses.answers();
         }
     }
-}
-
-/// Unix time in milliseconds.
-pub fn wall_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 fn wake_on_change<T: Send + Sync + 'static>(mut rx: watch::Receiver<T>, wake: &Arc<Notify>) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agent::causes::chain;
 use aurora::Client;
 use aurora::types::{JobKey, JobUpdateQuery, ScheduledTask, TaskQuery};
 use tokio::sync::watch;
@@ -22,7 +23,7 @@ pub fn poll(client: Arc<Client>, job: JobKey, start: Instant) -> watch::Receiver
             let answer = ask(&client, &job, asked).await;
             tx.send_modify(|polled| match answer {
                 Ok(view) => *polled = Polled { view, problem: None },
-                Err(error) => polled.problem = Some(explain(&error)),
+                Err(error) => polled.problem = Some(chain(&error)),
             });
             tokio::time::sleep(EVERY).await;
         }
@@ -43,15 +44,4 @@ fn view(task: &ScheduledTask) -> TaskView {
         status: task.status.to_string(),
         host: task.assigned_task.slave_host.clone().unwrap_or_default(),
     }
-}
-
-/// An error with its causes, on one line.
-pub fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text += &format!(": {source}");
-        cause = source.source();
-    }
-    text
 }
