@@ -15,6 +15,9 @@ use crate::model::AgentView;
 /// Wait before a broken stream is opened again.
 const REOPEN: Duration = Duration::from_millis(200);
 
+/// A stream that says nothing for this long is opened again: it may lead to a host that is gone without a word.
+const STALE: Duration = Duration::from_secs(10);
+
 /// An address that left the serverset is watched for this long: its agent's last words may be evidence.
 const LINGER: Duration = Duration::from_secs(30);
 
@@ -119,9 +122,10 @@ struct Listener {
 impl Listener {
     async fn listen(&self) {
         loop {
-            let problem = match self.client.watch(&self.address).await {
-                Ok(stream) => self.read(Box::pin(stream)).await,
-                Err(error) => error.to_string(),
+            let problem = match tokio::time::timeout(STALE, self.client.watch(&self.address)).await {
+                Ok(Ok(stream)) => self.read(Box::pin(stream)).await,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("agent {} did not answer within {STALE:?}", self.address),
             };
             self.note(|view| view.problem = Some(problem));
             self.wake.notify_one();
@@ -131,13 +135,14 @@ impl Listener {
 
     /// Reads until the stream breaks; returns why.
     async fn read(&self, mut stream: std::pin::Pin<Box<impl StreamExt<Item = Result<State, agent::client::Error>>>>) -> String {
-        while let Some(word) = stream.next().await {
-            match word {
-                Ok(state) => self.heard(state),
-                Err(error) => return error.to_string(),
+        loop {
+            match tokio::time::timeout(STALE, stream.next()).await {
+                Ok(Some(Ok(state))) => self.heard(state),
+                Ok(Some(Err(error))) => return error.to_string(),
+                Ok(None) => return format!("agent {} ended its stream", self.address),
+                Err(_) => return format!("agent {} has said nothing for {STALE:?}", self.address),
             }
         }
-        format!("agent {} ended its stream", self.address)
     }
 
     fn heard(&self, state: State) {
@@ -158,5 +163,25 @@ impl Listener {
         if let Some(view) = lock(&self.views).get_mut(&self.address) {
             change(view);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    /// Accepts and answers nothing, as a host that is gone without a word would not either.
+    #[tokio::test]
+    async fn a_mute_agent_is_asked_again() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+        let mut agents = Agents::new(Client::new(None), Instant::now(), Arc::new(Notify::new()));
+        agents.watch(&BTreeMap::from([(address, None)]));
+        let (_mute, _) = listener.accept().await.unwrap();
+        let (mut begun, _) = tokio::time::timeout(STALE * 2, listener.accept()).await.expect("asked again").unwrap();
+        begun.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        tokio::time::timeout(STALE * 2, listener.accept()).await.expect("asked again").unwrap();
+        assert!(agents.views()[0].problem.as_ref().unwrap().contains("has said nothing"));
     }
 }
