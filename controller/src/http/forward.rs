@@ -18,7 +18,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) async fn forward(doors: &Doors, request: Request) -> Response {
     let unavailable = |error: String| problem(StatusCode::SERVICE_UNAVAILABLE, error);
     let Some(leader) = doors.leader.url() else {
-        return unavailable("this controller stands by and no other one leads at the moment; try again in a few seconds".into());
+        let why = doors.leader.problem().map(|problem| format!(" ({problem})")).unwrap_or_default();
+        return unavailable(format!(
+            "this controller stands by and no other one leads at the moment{why}; try again in a few seconds"
+        ));
     };
     if request.headers().contains_key(FORWARDED) {
         return unavailable("the lead is just changing; try again in a few seconds".into());

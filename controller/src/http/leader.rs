@@ -17,6 +17,11 @@ impl Leader {
     pub fn url(&self) -> Option<String> {
         leader_url(&self.candidates.borrow().nodes).filter(|url| *url != self.own_url)
     }
+
+    /// Why the election nodes cannot be read now; absent when they can.
+    pub fn problem(&self) -> Option<String> {
+        self.candidates.borrow().problem.clone()
+    }
 }
 
 /// The URL in the election node with the lowest sequence number (its last ten digits). Nodes of other names are not of ours.
