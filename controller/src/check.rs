@@ -10,7 +10,7 @@ use std::time::Duration;
 use agent::api::{Command, Order, Role, Source, State};
 use agent::record::{Phase, Record};
 
-use crate::model::{Action, Observed, Plan, Spec};
+use crate::model::{Action, MAX_EPOCH, Observed, Plan, Spec};
 
 /// What the plan would break; empty for a sound plan.
 pub fn violations(spec: &Spec, seen: &Observed, plan: &Plan, now: Duration, silent_after: Duration) -> Vec<String> {
@@ -77,7 +77,7 @@ impl World<'_> {
         if self.seen.record.is_some() {
             found.push("a record is made while there is one".into());
         }
-        let highest = self.fresh().map(|s| s.epoch).max().unwrap_or(0);
+        let highest = self.fresh().map(|s| s.epoch).filter(|epoch| *epoch <= MAX_EPOCH).max().unwrap_or(0);
         if record.epoch <= highest {
             found.push(format!("a record is made with epoch {} although an agent has seen {highest}", record.epoch));
         }

@@ -122,6 +122,9 @@ pub struct AgentView {
     pub problem: Option<String>,
 }
 
+/// Epochs above this are not believed: epochs grow by one, and JSON keeps integers exact up to here.
+pub const MAX_EPOCH: u64 = 1 << 53;
+
 impl AgentView {
     /// Its state, if it was heard within `limit`.
     pub fn fresh(&self, now: Duration, limit: Duration) -> Option<&State> {

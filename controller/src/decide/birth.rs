@@ -7,14 +7,15 @@ use agent::api::State;
 use agent::record::{Durability, Evidence, Phase, Record};
 
 use super::View;
-use crate::model::{Action, Plan, Reason, member};
+use crate::model::{Action, AgentView, MAX_EPOCH, Plan, Reason, member};
 
 /// Lease length written into the record, milliseconds. Not enforced yet: the record carries it so that its form stays.
 const LEASE_MS: u64 = 2000;
 
 /// Makes the record once enough is known.
 pub fn begin(view: View<'_>, plan: &mut Plan) {
-    let states: Vec<&State> = view.seen.agents.iter().filter_map(|a| a.fresh(view.now, view.timing.silent_after)).collect();
+    let fresh = view.seen.agents.iter().filter_map(|a| a.fresh(view.now, view.timing.silent_after));
+    let states: Vec<&State> = fresh.filter(|s| s.epoch <= MAX_EPOCH).collect();
     plan.summary = format!("no record yet; {} of {} instances have reported", states.len(), view.spec.instances);
     let waited = view.seen.first_agent.is_some_and(|first| view.now.saturating_sub(first) >= view.timing.bootstrap_wait);
     if states.is_empty() || (states.len() < view.spec.instances as usize && !waited) {
@@ -28,7 +29,8 @@ pub fn begin(view: View<'_>, plan: &mut Plan) {
         );
         return;
     }
-    let mut ids: Vec<&String> = states.iter().filter_map(|s| s.cluster_id.as_ref()).collect();
+    // Who was heard once and is silent now counts as well: it may be the one that knows the cluster.
+    let mut ids: Vec<&String> = view.seen.agents.iter().filter_map(|a| a.state.as_ref()?.cluster_id.as_ref()).collect();
     ids.sort();
     ids.dedup();
     if ids.len() > 1 {
@@ -54,12 +56,43 @@ pub fn begin(view: View<'_>, plan: &mut Plan) {
         );
         return;
     }
-    create(view, &states, found, masters.first().map(|s| **s), plan);
+    let live = masters.first().map(|s| **s);
+    if found.is_some()
+        && live.is_none()
+        && let Some(who) = unaccounted(view, &states)
+    {
+        let message = format!(
+            "there is no record, and {who}: the last master may still take writes there. \
+             If it is gone for good, have Aurora restart or kill that task"
+        );
+        plan.wait(Reason::NoEvidence, message);
+        return;
+    }
+    create(view, &states, found, live, plan);
+}
+
+/// Whoever may be a live master that does not speak: nobody else may be chosen while it is there.
+fn unaccounted(view: View<'_>, states: &[&State]) -> Option<String> {
+    let followed = states.iter().find_map(|s| {
+        let redis = s.redis.as_ref().filter(|r| r.link == Some(true))?;
+        let speaks = |master| states.iter().any(|s| s.redis.as_ref().and_then(|r| r.address.as_ref()) == Some(master));
+        redis.following.as_ref().filter(|master| !speaks(master)).map(|master| (s.instance, master))
+    });
+    if let Some((instance, master)) = followed {
+        return Some(format!("instance {instance} is linked to {master}, whose agent is silent"));
+    }
+    let silent = |a: &&AgentView| a.fresh(view.now, view.timing.silent_after).is_none() && !view.seen.has_ended(a);
+    if let Some(agent) = view.seen.agents.iter().find(silent) {
+        return Some(format!("agent {} is announced and silent", agent.address));
+    }
+    let running = view.seen.scheduler.tasks.iter().flatten().filter(|t| t.status == "RUNNING");
+    let mut unheard = running.filter(|t| !states.iter().any(|s| s.task_id == t.task_id));
+    unheard.next().map(|t| format!("task {} of instance {} runs and was not heard", t.task_id, t.instance))
 }
 
 fn create(view: View<'_>, states: &[&State], found: Option<&String>, live: Option<&State>, plan: &mut Plan) {
-    let stored = view.seen.store.snapshots.iter().flatten().map(|row| row.epoch).max().unwrap_or(0);
-    let highest = states.iter().map(|s| s.epoch).max().unwrap_or(0).max(stored);
+    let stored = view.seen.store.snapshots.iter().flatten().map(|row| row.epoch);
+    let highest = states.iter().map(|s| s.epoch).chain(stored).filter(|epoch| *epoch <= MAX_EPOCH).max().unwrap_or(0);
     let adopted = live.and_then(member);
     let phase = match (&adopted, found) {
         (Some(_), _) => Phase::Promoting,

@@ -17,7 +17,7 @@ use std::time::Duration;
 use agent::api::{Command, Order, Stamp, State};
 use agent::record::{Phase, Record};
 
-use crate::model::{Action, AgentView, Observed, Plan, Reason, Spec, Timing};
+use crate::model::{Action, AgentView, MAX_EPOCH, Observed, Plan, Reason, Spec, Timing};
 
 pub mod birth;
 pub mod choose;
@@ -85,7 +85,10 @@ fn report_agents(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
     for agent in view.seen.agents.iter().filter(|a| !view.seen.has_ended(a)) {
         match agent.fresh(view.now, view.timing.silent_after) {
             None => {
-                let why = agent.problem.as_deref().unwrap_or("no word yet");
+                let why = agent.problem.as_deref().unwrap_or(match agent.state {
+                    Some(_) => "its stream is open and says nothing any more",
+                    None => "no word yet",
+                });
                 plan.wait(Reason::AgentSilent, format!("agent {} is silent: {why}", agent.address));
             }
             Some(state) if record.is_foreign(state) => plan.wait(
@@ -96,6 +99,13 @@ fn report_agents(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
                     state.instance,
                     state.cluster_id.as_deref().unwrap_or("?"),
                     record.record.cluster_id
+                ),
+            ),
+            Some(state) if state.epoch > MAX_EPOCH => plan.wait(
+                Reason::AgentProblem,
+                format!(
+                    "agent {} claims epoch {}, which no cluster reaches: it gets no command; clear its sandbox",
+                    agent.address, state.epoch
                 ),
             ),
             Some(state) => {
@@ -125,7 +135,7 @@ impl<'a> Recorded<'a> {
         state.cluster_id.as_ref().is_some_and(|id| *id != self.record.cluster_id)
     }
 
-    /// Agents heard lately that belong to this cluster (or to none yet).
+    /// Agents heard lately that belong to this cluster (or to none yet) and say nothing impossible.
     pub fn agents(self, view: View<'a>) -> impl Iterator<Item = (&'a AgentView, &'a State)> {
         let record = self;
         let limit = view.timing.silent_after;
@@ -133,7 +143,7 @@ impl<'a> Recorded<'a> {
             .agents
             .iter()
             .filter_map(move |a| a.fresh(view.now, limit).map(|s| (a, s)))
-            .filter(move |(_, state)| !record.is_foreign(state))
+            .filter(move |(_, state)| !record.is_foreign(state) && state.epoch <= MAX_EPOCH)
     }
 
     /// Whether `state` is of the task and run that the record names as master.
@@ -177,6 +187,6 @@ impl<'a> Recorded<'a> {
     /// The next epoch: above the record's and above whatever an agent reports.
     pub fn next_epoch(self, view: View<'a>) -> u64 {
         let reported = self.agents(view).map(|(_, s)| s.epoch).max().unwrap_or(0);
-        reported.max(self.record.epoch) + 1
+        reported.max(self.record.epoch).saturating_add(1)
     }
 }

@@ -189,6 +189,9 @@ impl Case {
                 };
             });
         }
+        for task in self.seen.scheduler.tasks.iter_mut().flatten() {
+            task.task_id = format!("fresh-{}", task.instance);
+        }
         self
     }
 
@@ -716,4 +719,41 @@ fn a_backup_is_made_by_the_source_and_ends_with_its_snapshot() {
 fn a_higher_epoch_in_an_agent_begins_a_new_epoch_above_it() {
     let plan = Case::stable().state(2, |s| s.epoch = 9).plan();
     assert_eq!((committed(&plan).epoch, committed(&plan).evidence.clone()), (10, None));
+}
+
+#[test]
+fn an_epoch_that_no_cluster_reaches_is_not_believed() {
+    let case = Case::stable().state(2, |s| s.epoch = u64::MAX);
+    assert_eq!(case.actions(), Vec::<String>::new());
+    assert!(case.reasons().contains(&Reason::AgentProblem));
+    let born = Case::stable().state(2, |s| s.epoch = u64::MAX).seen(|s| {
+        s.record = None;
+        s.first_agent = Some(Duration::ZERO);
+    });
+    assert_eq!(committed(&born.plan()).epoch, 5);
+}
+
+#[test]
+fn without_a_record_nobody_leads_while_the_last_master_may_live() {
+    let emptied = |case: Case| {
+        case.seen(|s| {
+            s.record = None;
+            s.first_agent = Some(Duration::ZERO);
+        })
+    };
+    let unlinked = |case: Case| {
+        let down = |s: &mut State| s.redis.as_mut().unwrap().link = Some(false);
+        case.state(1, down).state(2, down)
+    };
+    assert_eq!(committed(&emptied(Case::stable()).plan()).phase, Phase::Promoting, "a live master is adopted");
+    let ended = |s: &mut Observed| s.scheduler.tasks.as_mut().unwrap().retain(|t| t.instance != 0);
+    for case in [unlinked(Case::stable().silent(0)), Case::stable().silent(0).seen(ended)] {
+        let case = emptied(case);
+        assert_eq!(case.actions(), Vec::<String>::new());
+        assert!(case.reasons().contains(&Reason::NoEvidence));
+    }
+    let unannounced = emptied(unlinked(Case::stable())).seen(|s| s.agents.retain(|a| a.shard != Some(0)));
+    assert!(unannounced.reasons().contains(&Reason::NoEvidence), "its task still runs");
+    let gone = emptied(unlinked(Case::stable().silent(0)).seen(ended));
+    assert_eq!(committed(&gone.plan()).phase, Phase::Deposing);
 }
