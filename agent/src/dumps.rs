@@ -1,6 +1,6 @@
 //! Notices every dump that the server finishes, and saves it from being overwritten by the next one.
 //!
-//! A dump is a new `dump.rdb` together with a move of the server's own count of finished saves; a file that a full sync left is none.
+//! A dump is a new `dump.rdb` together with a move of the server's own count of saves, once none runs; a file that a full sync left is none.
 //! It is hard-linked into the spool at once, so nothing that Redis does later can touch it.
 
 use std::io;
@@ -80,14 +80,18 @@ pub(crate) fn notice(node: &Node, server: &Server, info: &Info, assigned: Epoch,
     if mark != before.mark {
         note_inode(node, mark, assigned);
     }
-    let (counted, missed) = finished_between(before, &now);
-    let finished = counted || (ended && now.saves.is_none());
-    // The file is in its place before the server counts it.
-    let fresh = mark.filter(|_| mark != before.taken);
     let mut next = now;
-    if finished && fresh.is_some() {
-        next.taken = fresh;
-        spool(node, server, info, assigned, missed);
+    if info.bgsave_running {
+        // Redis counts a save when it begins: what is finished shows when it has ended.
+        (next.saves, next.last_save_s) = (before.saves, before.last_save_s);
+    } else {
+        let (counted, missed) = finished_between(before, &next);
+        let finished = counted || (ended && next.saves.is_none());
+        // The file is in its place before the save has ended.
+        if finished && info.bgsave_ok && mark.is_some() && mark != before.taken {
+            next.taken = mark;
+            spool(node, server, info, assigned, missed);
+        }
     }
     *last = Some(next);
 }
@@ -122,6 +126,7 @@ fn spool(node: &Node, server: &Server, info: &Info, assigned: Epoch, missed: u64
     };
     match link(node, &ticket) {
         Ok(()) => {
+            tracing::info!(saves = info.saves, request = ticket.request_id, "a dump is finished and in the spool");
             node.change(|parts| {
                 parts.solved("dumps");
                 parts.uploads.superseded += missed;
@@ -130,6 +135,7 @@ fn spool(node: &Node, server: &Server, info: &Info, assigned: Epoch, missed: u64
         }
         Err(error) => {
             let text = format!("a finished dump could not be put into the spool: {error}");
+            tracing::error!(text);
             node.change(|parts| {
                 if let Some(request) = &ticket.request_id {
                     parts.uploads.failed_request = Some((request.clone(), text.clone()));

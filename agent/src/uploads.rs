@@ -192,8 +192,10 @@ async fn copy(node: &Arc<Node>, store: &Store, number: u64) -> Result<(), String
     let id = put(node, store, &path, Manifest::new(origin, &checked)).await?;
     remove(node, number).map_err(|e| format!("{}: {e}", path.display()))?;
     tracing::info!(%id, bytes = checked.sums.bytes, "dump stored as a snapshot");
-    // Whoever waits for an empty spool finds the outcome there already.
+    let pending = waiting(node).unwrap_or_default().len() as u32;
+    // Together: whoever waits for an empty spool finds the outcome there.
     node.change(|parts| {
+        parts.uploads.pending = pending;
         parts.uploads.last = Some(id);
         parts.uploads.error = None;
         if request_id.is_some() {

@@ -73,7 +73,7 @@ pub(crate) struct Info {
     pub connected_replicas: u32,
     pub bgsave_running: bool,
     pub bgsave_ok: bool,
-    /// Dumps finished since the start; absent before 7.0.
+    /// Saves begun since the start; absent before 7.0.
     pub saves: Option<u64>,
     /// Unix time of the last finished dump (of the start, before the first).
     pub last_save_s: u64,
