@@ -61,8 +61,7 @@ def load(path):
 
 def bind(job, bindings):
   """The job with the command line's bindings and the client's standard ones."""
-  # One environment: nested names bound one by one would hide each other's siblings.
-  bound = job.bind({Ref.from_address(name): value for name, value in bindings})
+  bound = job.bind(*[{Ref.from_address(name): value} for name, value in bindings])
   return bound.bind({
     Ref.from_address('mesos.role'): '{{role}}',
     Ref.from_address('mesos.cluster'): '{{cluster}}',

@@ -49,6 +49,25 @@ fn files_that_are_named_exist() {
     }
 }
 
+/// Every setting named in backticks with its section is one.
+#[test]
+fn settings_that_are_named_exist() {
+    let known: Vec<&str> = [agent::config::KEYS, controller::config::KEYS, controller::cluster_file::KEYS]
+        .into_iter()
+        .flatten()
+        .map(|key| key.name)
+        .collect();
+    let sections = ["agents.", "bootstrap.", "failover.", "snapshots."];
+    for page in pages() {
+        let page_text = text(&page);
+        for word in
+            page_text.split('`').skip(1).step_by(2).filter(|word| sections.iter().any(|section| word.starts_with(section)))
+        {
+            assert!(known.contains(&word), "{page} names the setting {word}, which is not there");
+        }
+    }
+}
+
 /// Every link to another document, and to a heading in it, leads somewhere.
 #[test]
 fn links_lead_somewhere() {
