@@ -203,6 +203,20 @@ async fn a_diverged_old_master_is_set_aside_before_it_follows() {
 }
 
 #[tokio::test]
+async fn a_master_that_was_cut_leads_again_although_its_writes_needed_replicas() {
+    let mut rig = Rig::new("belt").await;
+    let agent = rig.agent(0, &[]).await;
+    rig.lead(&agent).await;
+    let settings = Settings { save: String::new(), min_replicas_to_write: 1 };
+    rig.done(&agent, Order::Configure { settings }).await;
+    assert!(ask(&agent.redis(), "SET k v").await.unwrap_err().to_string().contains("NOREPLICAS"));
+    let cut = rig.done(&agent, Order::Fence).await;
+    let state = rig.promote(&agent, &cut).await;
+    assert_eq!((state.serving, state.settings.min_replicas_to_write), (true, 0));
+    assert_eq!(ask(&agent.redis(), "SET k v").await.unwrap(), "OK");
+}
+
+#[tokio::test]
 async fn a_full_server_leads_and_a_taken_port_is_named() {
     let mut rig = Rig::new("full").await;
     let agent = rig.agent(0, &["--redis-config", "maxmemory=1mb"]).await;

@@ -21,12 +21,17 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, wanted: Settings
         server.set("save", &wanted.save, LIMIT).await.map_err(from_redis)?;
         node.change(|parts| parts.duty.settings.save.clone_from(&wanted.save));
     }
-    if now.min_replicas_to_write != wanted.min_replicas_to_write {
-        let value = wanted.min_replicas_to_write.to_string();
-        server.set("min-replicas-to-write", &value, LIMIT).await.map_err(from_redis)?;
-        node.change(|parts| parts.duty.settings.min_replicas_to_write = wanted.min_replicas_to_write);
-    }
+    set_belt(node, server, wanted.min_replicas_to_write).await?;
     Ok(Done::Now)
+}
+
+/// Sets how many replicas a write needs. A new master begins with none, whatever its server was told under an earlier one.
+pub(super) async fn set_belt(node: &Node, server: &Server, replicas: u32) -> Result<(), Halt> {
+    if node.look(|parts| parts.duty.settings.min_replicas_to_write) != replicas {
+        server.set("min-replicas-to-write", &replicas.to_string(), LIMIT).await.map_err(from_redis)?;
+        node.change(|parts| parts.duty.settings.min_replicas_to_write = replicas);
+    }
+    Ok(())
 }
 
 fn is_save(text: &str) -> bool {

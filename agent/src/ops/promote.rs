@@ -47,6 +47,7 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -
 async fn open(node: &Node, server: &Arc<Server>) -> Result<(), Halt> {
     server.change_role("REPLICAOF NO ONE").await.map_err(from_redis)?;
     server.begin_backlog().await.map_err(|error| failed("backlog", error))?;
+    super::configure::set_belt(node, server, 0).await?;
     open_port(node, server).await?;
     let proven = prove_write(server).await;
     if proven.is_err() {
