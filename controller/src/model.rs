@@ -67,6 +67,8 @@ pub struct Observed {
     pub phase_since: Duration,
     /// By running task: since when no agent of it has been heard.
     pub silent_since: BTreeMap<String, Duration>,
+    /// Runs that were named master lately and did not open.
+    pub unfit: BTreeSet<String>,
     /// When the first agent was seen.
     pub first_agent: Option<Duration>,
     /// Agents of the job, by instance, newest member first.
@@ -122,8 +124,11 @@ pub struct AgentView {
     pub problem: Option<String>,
 }
 
-/// Epochs above this are not believed: epochs grow by one, and JSON keeps integers exact up to here.
+/// Without a record, epochs above this are not believed: epochs grow by one, and JSON keeps integers exact up to here.
 pub const MAX_EPOCH: u64 = 1 << 53;
+
+/// An agent that claims to be further ahead of the record than this is not believed: even a record from a backup is not so old.
+pub const MAX_EPOCH_LEAD: u64 = 1 << 20;
 
 impl AgentView {
     /// Its state, if it was heard within `limit`.

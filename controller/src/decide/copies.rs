@@ -1,7 +1,7 @@
 //! Copies of the dataset and their order: which one is the newest.
 //!
 //! Offsets compare only within one history (replid). The record's lineage gives each history its epoch, so the order is: epoch of the
-//! history, then offset within it, then (equal data) what needs the least work, then time.
+//! history, then offset within it, then (equal data) what needs the least work, then who has not just failed to open, then time.
 
 use agent::api::{Position, State};
 use agent::record::{Phase, Record};
@@ -15,7 +15,11 @@ pub fn ranked(view: View<'_>, record: Recorded<'_>) -> Vec<Copy> {
     let mut copies = live(view, record);
     copies.extend(local(view, record));
     copies.extend(stored(view.seen, record.record));
-    copies.sort_by_key(|c| std::cmp::Reverse((c.epoch, c.offset, effort(&c.holder), c.created_ms, preference(&c.holder))));
+    let fit = |holder: &Holder| !matches!(holder, Holder::Live { member } if view.seen.unfit.contains(&member.run_id));
+    copies.sort_by_key(|c| {
+        let (holder, place) = (&c.holder, (c.epoch, c.offset));
+        std::cmp::Reverse((place, effort(holder), fit(holder), c.created_ms, preference(holder)))
+    });
     copies
 }
 

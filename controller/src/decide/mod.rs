@@ -17,7 +17,7 @@ use std::time::Duration;
 use agent::api::{Command, Order, Stamp, State};
 use agent::record::{Phase, Record};
 
-use crate::model::{Action, AgentView, MAX_EPOCH, Observed, Plan, Reason, Spec, Timing};
+use crate::model::{Action, AgentView, MAX_EPOCH_LEAD, Observed, Plan, Reason, Spec, Timing};
 
 pub mod birth;
 pub mod choose;
@@ -101,11 +101,11 @@ fn report_agents(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
                     record.record.cluster_id
                 ),
             ),
-            Some(state) if state.epoch > MAX_EPOCH => plan.wait(
+            Some(state) if !record.is_credible(state) => plan.wait(
                 Reason::AgentProblem,
                 format!(
-                    "agent {} claims epoch {}, which no cluster reaches: it gets no command; clear its sandbox",
-                    agent.address, state.epoch
+                    "agent {} claims epoch {}, far beyond the record's {}: it is not believed and gets no command; clear its sandbox",
+                    agent.address, state.epoch, record.record.epoch
                 ),
             ),
             Some(state) => {
@@ -135,6 +135,11 @@ impl<'a> Recorded<'a> {
         state.cluster_id.as_ref().is_some_and(|id| *id != self.record.cluster_id)
     }
 
+    /// Whether the epoch that an agent claims can have come about.
+    pub fn is_credible(self, state: &State) -> bool {
+        state.epoch <= self.record.epoch.saturating_add(MAX_EPOCH_LEAD)
+    }
+
     /// Agents heard lately that belong to this cluster (or to none yet) and say nothing impossible.
     pub fn agents(self, view: View<'a>) -> impl Iterator<Item = (&'a AgentView, &'a State)> {
         let record = self;
@@ -143,7 +148,7 @@ impl<'a> Recorded<'a> {
             .agents
             .iter()
             .filter_map(move |a| a.fresh(view.now, limit).map(|s| (a, s)))
-            .filter(move |(_, state)| !record.is_foreign(state) && state.epoch <= MAX_EPOCH)
+            .filter(move |(_, state)| !record.is_foreign(state) && record.is_credible(state))
     }
 
     /// Whether `state` is of the task and run that the record names as master.

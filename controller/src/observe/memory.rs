@@ -9,6 +9,9 @@ use agent::record::{Phase, Record};
 
 use crate::model::{LastWord, Observed};
 
+/// A winner that did not open comes behind its equals for this long.
+const UNFIT_FOR: Duration = Duration::from_secs(300);
+
 /// Carried from cycle to cycle of one leadership.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
@@ -19,6 +22,8 @@ pub struct Memory {
     attached: BTreeMap<String, (Offset, bool)>,
     unusable: BTreeSet<String>,
     silent_since: BTreeMap<String, Duration>,
+    /// Winners that were deposed before they served: when, by run.
+    unfit: BTreeMap<String, Duration>,
 }
 
 impl Memory {
@@ -41,6 +46,7 @@ impl Memory {
         seen.proven = self.attached.iter().filter(|(_, (_, proven))| *proven).map(|(run, _)| run.clone()).collect();
         seen.unusable.clone_from(&self.unusable);
         seen.silent_since.clone_from(&self.silent_since);
+        seen.unfit = self.unfit.keys().cloned().collect();
     }
 
     /// Counts from when a task was first seen running without a word from its agent.
@@ -59,7 +65,12 @@ impl Memory {
     }
 
     fn note_phase(&mut self, record: &Record, now: Duration) {
+        self.unfit.retain(|_, since| now.saturating_sub(*since) < UNFIT_FOR);
         if self.phase.is_none_or(|(epoch, phase, _)| (epoch, phase) != (record.epoch, record.phase)) {
+            let opened_in_vain = record.phase == Phase::Deposing && self.phase.is_some_and(|(_, was, _)| was == Phase::Promoting);
+            if let Some(winner) = record.master.as_ref().filter(|_| opened_in_vain) {
+                self.unfit.insert(winner.run_id.clone(), now);
+            }
             self.phase = Some((record.epoch, record.phase, now));
         }
     }
@@ -135,6 +146,24 @@ mod tests {
         assert!(!look(200, 100), "the master goes on alone");
         assert!(look(200, 150));
         assert!(look(300, 300));
+    }
+
+    #[test]
+    fn a_winner_deposed_before_it_served_is_unfit_for_a_while() {
+        let mut memory = Memory::default();
+        let mut look = |epoch, phase, at_s| {
+            let mut observed = seen(Vec::new());
+            let record = &mut observed.record.as_mut().unwrap().0;
+            (record.epoch, record.phase) = (epoch, phase);
+            memory.recall(&mut observed, Duration::from_secs(at_s));
+            observed.unfit.contains("run-m")
+        };
+        assert!(!look(1, Phase::Stable, 0));
+        assert!(!look(2, Phase::Deposing, 1), "it served");
+        assert!(!look(2, Phase::Promoting, 2));
+        assert!(look(3, Phase::Deposing, 30));
+        assert!(look(3, Phase::Promoting, 31));
+        assert!(!look(3, Phase::Stable, 400), "its time is over");
     }
 
     #[test]

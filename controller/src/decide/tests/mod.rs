@@ -356,6 +356,17 @@ fn the_most_advanced_copy_wins_and_of_equal_ones_the_lowest_instance() {
 }
 
 #[test]
+fn of_equal_copies_one_that_just_failed_to_open_comes_last() {
+    let case = |ahead| {
+        let case = Case::stable().master_dead().deposing().cut(1).cut(2).state(1, |s| s.redis.as_mut().unwrap().offset += ahead);
+        case.seen(|s| s.unfit = BTreeSet::from(["run-1".to_owned()]))
+    };
+    let winner = |ahead| committed(&case(ahead).plan()).master.as_ref().map(|m| m.instance);
+    assert_eq!(winner(0), Some(2));
+    assert_eq!(winner(1), Some(1), "data comes first");
+}
+
+#[test]
 fn a_foreign_history_never_wins_however_large_its_offset() {
     let case = Case::stable().master_dead().deposing().cut(1).cut(2).state(2, |s| {
         let redis = s.redis.as_mut().unwrap();
@@ -723,9 +734,11 @@ fn a_higher_epoch_in_an_agent_begins_a_new_epoch_above_it() {
 
 #[test]
 fn an_epoch_that_no_cluster_reaches_is_not_believed() {
-    let case = Case::stable().state(2, |s| s.epoch = u64::MAX);
-    assert_eq!(case.actions(), Vec::<String>::new());
-    assert!(case.reasons().contains(&Reason::AgentProblem));
+    for claim in [1 << 50, u64::MAX] {
+        let case = Case::stable().state(2, |s| s.epoch = claim);
+        assert_eq!(case.actions(), Vec::<String>::new());
+        assert!(case.reasons().contains(&Reason::AgentProblem));
+    }
     let born = Case::stable().state(2, |s| s.epoch = u64::MAX).seen(|s| {
         s.record = None;
         s.first_agent = Some(Duration::ZERO);
