@@ -29,6 +29,7 @@ pub(crate) async fn run(node: Arc<Node>, server: Arc<Server>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while server.proof().is_none() {
         ticks.tick().await;
+        let asked = Instant::now();
         match ask(&server, &mut connection).await {
             Answer::Info(info) => {
                 silent_since = None;
@@ -44,14 +45,17 @@ pub(crate) async fn run(node: Arc<Node>, server: Arc<Server>) {
             }
             Answer::Silent if server.proof().is_none() => {
                 let now = server.effort();
-                let (since, before) = *silent_since.get_or_insert((Instant::now(), now.map_or(0, |(ticks, _)| ticks)));
+                let (since, before) = *silent_since.get_or_insert((asked, now.map_or(0, |(ticks, _)| ticks)));
                 let silence = Silence {
-                    lasted: since.elapsed() + SILENT_AFTER,
+                    lasted: since.elapsed(),
                     hung: now.is_some_and(|(ticks, state)| is_hung(ticks.saturating_sub(before), state)),
                 };
                 node.change(|parts| {
                     parts.answering = false;
-                    parts.problem("server", silence.describe());
+                    // A server that has just been started does not listen yet.
+                    if silence.lasted >= SILENT_AFTER {
+                        parts.problem("server", silence.describe());
+                    }
                 });
                 if silence.is_deadly(node.look(holds_alone), server_role(&node)) {
                     tracing::error!(pid = server.pid, silence = silence.describe(), "killing a hung server");
