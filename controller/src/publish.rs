@@ -1,6 +1,6 @@
 //! Publishing: what was observed, decided and done becomes what people and programs see. Pure, but for the event log's own numbering.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use agent::api::{Epoch, Role, State};
@@ -19,7 +19,8 @@ const MAX_EVENTS: usize = 500;
 pub struct Events {
     log: VecDeque<Event>,
     seq: u64,
-    waits: BTreeSet<(String, String)>,
+    /// By reason and subject: the message it began with.
+    waits: BTreeMap<(String, String), String>,
 }
 
 impl Events {
@@ -34,15 +35,14 @@ impl Events {
 
     /// Adds one event for each kind of wait that is new, and one for each that has ended: changes, not states.
     pub fn note_waits(&mut self, waits: &[Wait], epoch: Epoch, at_ms: u64) {
-        let now: BTreeSet<(String, String)> = waits.iter().map(|w| (w.reason.name().to_owned(), subject(&w.message))).collect();
-        let began: Vec<_> = now.difference(&self.waits).cloned().collect();
-        let ended: Vec<_> = self.waits.difference(&now).cloned().collect();
-        for (reason, about) in began {
-            let message = waits.iter().find(|w| w.reason.name() == reason && subject(&w.message) == about);
-            self.add(&reason, message.map(|w| w.message.clone()).unwrap_or_default(), epoch, at_ms);
+        let now: BTreeMap<(String, String), String> =
+            waits.iter().map(|w| ((w.reason.name().to_owned(), subject(&w.message)), w.message.clone())).collect();
+        let before = std::mem::take(&mut self.waits);
+        for ((reason, _), message) in now.iter().filter(|(key, _)| !before.contains_key(*key)) {
+            self.add(reason, message.clone(), epoch, at_ms);
         }
-        for (reason, about) in ended {
-            self.add(&format!("{reason}-ended"), format!("over: {about}"), epoch, at_ms);
+        for ((reason, _), message) in before.iter().filter(|(key, _)| !now.contains_key(*key)) {
+            self.add(&format!("{reason}-ended"), format!("over: {message}"), epoch, at_ms);
         }
         self.waits = now;
     }
@@ -230,4 +230,30 @@ pub fn event_of(action: &Planned, outcome: &Outcome) -> Option<(String, String)>
 pub fn requeue(seen: Option<&Observed>, longest: Duration) -> Duration {
     let settled = seen.and_then(|s| s.record.as_ref()).is_some_and(|(r, _)| r.phase == agent::record::Phase::Stable);
     if settled { longest } else { longest.min(Duration::from_millis(100)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Reason;
+
+    #[test]
+    fn a_wait_is_an_event_when_it_begins_and_when_it_ends_not_while_its_figures_change() {
+        let wait = |linked: u32| Wait {
+            reason: Reason::ReplicasNotInSync,
+            message: format!("{linked} of 4 replicas are linked to the master"),
+        };
+        let mut events = Events::default();
+        for waits in [vec![wait(0)], vec![wait(1)], vec![wait(3)], vec![]] {
+            events.note_waits(&waits, 1, 1);
+        }
+        let seen: Vec<(&str, &str)> = events.log().iter().map(|e| (e.kind.as_str(), e.message.as_str())).collect();
+        assert_eq!(
+            seen,
+            [
+                ("replicas-not-in-sync", "0 of 4 replicas are linked to the master"),
+                ("replicas-not-in-sync-ended", "over: 3 of 4 replicas are linked to the master"),
+            ]
+        );
+    }
 }
