@@ -71,6 +71,7 @@ pub struct World {
     memory: memory::Memory,
     silent_after: Duration,
     last_cycle: Option<Duration>,
+    last_spec: Option<(Spec, i32)>,
 }
 
 /// What a cycle works on.
@@ -103,6 +104,7 @@ impl World {
             memory: memory::Memory::default(),
             silent_after: sources.silent_after,
             last_cycle: None,
+            last_spec: None,
             keeper,
             paths,
         };
@@ -128,10 +130,21 @@ impl World {
             self.agents.distrust();
         }
         self.last_cycle = Some(now);
-        Sight { spec: self.spec(), seen: self.gather(now), now }
+        let mut seen = self.gather(now);
+        let spec = match self.read_spec() {
+            Ok(spec) => {
+                self.last_spec = Some(spec.clone());
+                Ok(spec)
+            }
+            // What was wanted last stays wanted while the node is spoilt: a failover must not wait for its repair.
+            Err(wait) => {
+                self.last_spec.clone().inspect(|_| seen.iter_mut().for_each(|s| s.problems.push(wait.clone()))).ok_or(wait)
+            }
+        };
+        Sight { spec, seen, now }
     }
 
-    fn spec(&self) -> Result<(Spec, i32), Wait> {
+    fn read_spec(&self) -> Result<(Spec, i32), Wait> {
         let path = self.paths.spec();
         let watched = self.spec.borrow();
         let missing = || Wait {
