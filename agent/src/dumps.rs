@@ -40,7 +40,7 @@ struct Last {
     saves: Option<u64>,
     last_save_s: u64,
     mark: Option<Mark>,
-    /// The file that was there when the server started, or was spooled last. Its inode alone may be used again.
+    /// The file that is no new dump: there when the server started, left by a full sync, or spooled. Its inode alone may be used again.
     taken: Option<Mark>,
 }
 
@@ -66,37 +66,49 @@ pub(crate) fn notice(node: &Node, server: &Server, info: &Info, assigned: Epoch,
         Err(error) => return node.change(|parts| parts.problem("dumps", format!("cannot look at the dump: {error}"))),
     };
     let mut last = node.dumps.last.lock().expect("no panic while locked");
-    let now = Last {
-        run_id: info.run_id.clone(),
-        saves: info.saves,
-        last_save_s: info.last_save_s,
-        mark,
-        taken: last.as_ref().and_then(|l| l.taken),
-    };
+    let now = Last { run_id: info.run_id.clone(), saves: info.saves, last_save_s: info.last_save_s, mark, taken: mark };
     let Some(before) = last.as_ref().filter(|before| before.run_id == now.run_id) else {
-        *last = Some(Last { taken: mark, ..now });
+        *last = Some(now);
         return;
     };
     if mark != before.mark {
         note_inode(node, mark, assigned);
     }
-    let mut next = now;
-    if info.bgsave_running {
-        // Redis counts a save when it begins: what is finished shows when it has ended.
-        (next.saves, next.last_save_s) = (before.saves, before.last_save_s);
-    } else {
-        let (counted, missed) = finished_between(before, &next);
-        let finished = counted || (ended && next.saves.is_none());
-        // The file is in its place before the save has ended.
-        if finished && info.bgsave_ok && mark.is_some() && mark != before.taken {
-            next.taken = mark;
-            spool(node, server, info, assigned, missed);
-        }
+    let (next, finished) = step(before, now, Save { running: info.bgsave_running, ok: info.bgsave_ok, ended });
+    if let Some(missed) = finished {
+        spool(node, server, info, assigned, missed);
     }
     *last = Some(next);
 }
 
-/// Whether a save has finished since, and how many more than one.
+/// What the answer says of saving.
+#[derive(Clone, Copy, Debug)]
+struct Save {
+    running: bool,
+    ok: bool,
+    /// See [`notice`].
+    ended: bool,
+}
+
+/// What is remembered from now on, and, when a dump has been finished since, how many more than one. Redis counts a save when it *begins*, so
+/// as long as one runs the count of before is kept; otherwise the file of a full sync would be taken for its result.
+fn step(before: &Last, now: Last, save: Save) -> (Last, Option<u64>) {
+    let taken = before.taken;
+    if save.running {
+        return (Last { saves: before.saves, last_save_s: before.last_save_s, taken, ..now }, None);
+    }
+    let (counted, missed) = finished_between(before, &now);
+    let finished = (counted && save.ok) || (save.ended && now.saves.is_none());
+    if finished && now.mark.is_some() && now.mark != taken {
+        return (now, Some(missed));
+    }
+    // A file that has stood for two answers without a save is one that a full sync left. After one answer it may still be a save's that
+    // ended between that answer and the look at the file.
+    let left = !counted && now.mark == before.mark;
+    (Last { taken: if left { now.mark } else { taken }, ..now }, None)
+}
+
+/// Whether a save has finished since, and how many more than one; asked while none runs.
 fn finished_between(before: &Last, now: &Last) -> (bool, u64) {
     match (before.saves, now.saves) {
         (Some(b), Some(n)) => (n > b, n.saturating_sub(b).saturating_sub(1)),
@@ -170,5 +182,43 @@ mod tests {
         assert_eq!(finished_between(&last(Some(1), 5), &last(Some(4), 9)), (true, 2));
         assert_eq!(finished_between(&last(None, 5), &last(None, 5)), (false, 0));
         assert_eq!(finished_between(&last(None, 5), &last(None, 6)), (true, 0));
+    }
+
+    fn file(inode: u64) -> Option<Mark> {
+        Some(Mark { inode, ..Mark::default() })
+    }
+
+    /// Plays answers (saves begun, save running, its outcome, file) and returns after which of them a dump was noticed.
+    fn noticed(answers: &[(u64, bool, bool, u64)]) -> Vec<usize> {
+        let mut state = Last { run_id: "r".into(), saves: Some(0), last_save_s: 0, mark: None, taken: None };
+        let mut found = Vec::new();
+        for (i, (saves, running, ok, inode)) in answers.iter().enumerate() {
+            let mark = file(*inode).filter(|m| m.inode > 0);
+            let now = Last { saves: Some(*saves), mark, taken: mark, ..state.clone() };
+            let (next, finished) = step(&state, now, Save { running: *running, ok: *ok, ended: false });
+            found.extend(finished.map(|_| i));
+            state = next;
+        }
+        found
+    }
+
+    #[test]
+    fn the_file_of_a_full_sync_is_not_taken_for_the_dump_that_begins() {
+        // The replica's first file comes from its full sync; Redis counts the save at its beginning.
+        assert_eq!(noticed(&[(0, false, true, 7), (1, true, true, 7), (1, true, true, 7), (1, false, true, 8)]), [3]);
+        assert_eq!(noticed(&[(0, false, true, 7), (0, false, true, 7), (1, false, true, 8)]), [2]);
+    }
+
+    #[test]
+    fn a_failed_save_is_no_dump_and_the_next_good_one_is() {
+        assert_eq!(
+            noticed(&[(0, false, true, 7), (1, true, true, 7), (1, false, false, 7), (2, true, false, 7), (2, false, true, 9)]),
+            [4]
+        );
+    }
+
+    #[test]
+    fn a_save_that_ends_between_the_answer_and_the_look_is_not_lost() {
+        assert_eq!(noticed(&[(0, false, true, 0), (0, false, true, 5), (1, false, true, 5)]), [2]);
     }
 }
