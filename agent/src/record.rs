@@ -174,6 +174,7 @@ pub struct Record {
     /// Whether the cluster has ever had a master: once true it never starts empty again.
     pub initialised: bool,
     /// Present epoch.
+    #[serde(deserialize_with = "possible_epoch")]
     pub epoch: Epoch,
     /// Where the present change of master stands.
     pub phase: Phase,
@@ -196,9 +197,38 @@ pub struct Record {
     pub snapshot: Option<SnapshotId>,
 }
 
+/// Epochs grow by one, so none is ever larger, and JSON keeps integers exact up to here.
+pub const MAX_EPOCH: Epoch = 1 << 53;
+
+/// An epoch that cannot have come about would be kept by every agent that reads it, for ever.
+fn possible_epoch<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Epoch, D::Error> {
+    let epoch = Epoch::deserialize(from)?;
+    match epoch <= MAX_EPOCH {
+        true => Ok(epoch),
+        false => Err(serde::de::Error::custom(format_args!("epoch {epoch} is beyond {MAX_EPOCH}, which no cluster reaches"))),
+    }
+}
+
 impl Record {
     /// The epoch under which `replid` was written: the lineage tells; absent for a foreign or forgotten history.
     pub fn epoch_of(&self, replid: &str) -> Option<Epoch> {
         self.histories.iter().rev().find(|h| h.replid == replid).map(|h| h.epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_with_an_epoch_that_no_cluster_reaches_is_none() {
+        let with = |epoch: u64| {
+            serde_json::from_value::<Record>(serde_json::json!({
+                "cluster_id": "c", "generation": "g", "initialised": true, "epoch": epoch, "phase": "stable", "master": null,
+                "known_replicas": [], "evidence": null, "lease_ms": 2000, "durability": {"acks": 0}, "histories": [], "snapshot": null
+            }))
+        };
+        assert_eq!(with(MAX_EPOCH).unwrap().epoch, MAX_EPOCH);
+        assert!(with(u64::MAX).unwrap_err().to_string().contains("no cluster reaches"));
     }
 }

@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use agent::api::{Command, Order, Role, Source, State};
-use agent::record::{Phase, Record};
+use agent::record::{MAX_EPOCH, Phase, Record};
 
-use crate::model::{Action, MAX_EPOCH, Observed, Plan, Spec};
+use crate::model::{Action, Observed, Plan, Spec};
 
 /// What the plan would break; empty for a sound plan.
 pub fn violations(spec: &Spec, seen: &Observed, plan: &Plan, now: Duration, silent_after: Duration) -> Vec<String> {

@@ -124,9 +124,6 @@ pub struct AgentView {
     pub problem: Option<String>,
 }
 
-/// Without a record, epochs above this are not believed: epochs grow by one, and JSON keeps integers exact up to here.
-pub const MAX_EPOCH: u64 = 1 << 53;
-
 /// An agent that claims to be further ahead of the record than this is not believed: even a record from a backup is not so old.
 pub const MAX_EPOCH_LEAD: u64 = 1 << 20;
 

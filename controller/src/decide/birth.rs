@@ -4,10 +4,10 @@
 //! path; only where nothing is found is a new cluster born. One live serving master is adopted as it is, so nobody changes.
 
 use agent::api::State;
-use agent::record::{Durability, Evidence, Phase, Record};
+use agent::record::{Durability, Evidence, MAX_EPOCH, Phase, Record};
 
 use super::View;
-use crate::model::{Action, AgentView, MAX_EPOCH, Plan, Reason, member};
+use crate::model::{Action, AgentView, Plan, Reason, member};
 
 /// Lease length written into the record, milliseconds. Not enforced yet: the record carries it so that its form stays.
 const LEASE_MS: u64 = 2000;
