@@ -24,11 +24,14 @@ impl Leader {
     }
 }
 
-/// The URL in the election node with the lowest sequence number (its last ten digits). Nodes of other names are not of ours.
+/// The URL in the election node with the lowest sequence number (its last ten digits). Nodes of other names or without a URL are none of ours.
 pub fn leader_url(nodes: &[(String, Vec<u8>)]) -> Option<String> {
     let sequence = |name: &str| name.get(name.len().checked_sub(10)?..)?.parse::<u32>().ok();
-    let (_, data) =
-        nodes.iter().filter_map(|(name, data)| Some((sequence(name)?, data))).min_by_key(|(sequence, _)| *sequence)?;
+    let candidates = nodes.iter().filter_map(|(name, data)| Some((sequence(name)?, controller_url(data)?)));
+    candidates.min_by_key(|(sequence, _)| *sequence).map(|(_, url)| url)
+}
+
+fn controller_url(data: &[u8]) -> Option<String> {
     let url = std::str::from_utf8(data).ok()?.trim().trim_end_matches('/');
     let host = url.parse::<reqwest::Url>().ok().filter(|url| url.scheme() == "http" && url.has_host());
     host.map(|_| url.to_owned())
@@ -45,6 +48,7 @@ mod tests {
             node("zz-0000000003", b"http://b:2"),
             node("aa-0000000012", b"http://a:1/"),
             node("lost+found", b"x"),
+            node("junk-0000000001", b"x"),
             node("ä", b"x"),
         ];
         assert_eq!(leader_url(&nodes).as_deref(), Some("http://b:2"));
