@@ -36,6 +36,9 @@ use options::Files;
 /// How long anything may take that usually takes seconds: generous, for machines are busy.
 pub const LIMIT: Duration = Duration::from_secs(90);
 
+/// Longest run of one command of `aurora-redis`.
+const COMMAND: Duration = Duration::from_secs(120);
+
 /// Job key of every test's cluster.
 pub const CLUSTER: &str = "www/prod/cache";
 
@@ -158,7 +161,10 @@ impl Cluster {
     pub async fn cli_output(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = self.bench.command(&self.bench.here(), binaries::ours("aurora-redis")?);
         command.arg("--config").arg(&self.files.cli).args(arguments).stdin(std::process::Stdio::null());
-        tokio::task::spawn_blocking(move || command.output()).await?.context("aurora-redis")
+        let mut command = tokio::process::Command::from(command);
+        let output = tokio::time::timeout(COMMAND, command.kill_on_drop(true).output()).await;
+        let late = || format!("aurora-redis {} did not end within {} s", arguments.join(" "), COMMAND.as_secs());
+        output.with_context(late)?.context("aurora-redis")
     }
 
     /// A real HAProxy on what `aurora-redis haproxy config` prints, its slots filled by `aurora-redis haproxy follow`.
