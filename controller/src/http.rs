@@ -1,7 +1,7 @@
 //! The controller's HTTP server: what the last cycle published as JSON, one way to ask for something, the live page, metrics.
 //!
 //! `main` hands [`router`] an [`Intake`]; handlers only translate between HTTP and it. A standby passes `/api/…` on to the leader
-//! ([`forward`]). Invariant: nothing that changes something happens without the bearer token of the cluster's secret, where there is one.
+//! (`forward`). Invariant: nothing that changes something happens without the bearer token of the cluster's secret, where there is one.
 
 use std::sync::Arc;
 

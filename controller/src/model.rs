@@ -534,7 +534,7 @@ pub struct Copy {
     pub created_ms: u64,
 }
 
-/// See [`Copy`].
+/// See [`struct@Copy`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Holder {
     /// In a running, cut-off or closed server.
