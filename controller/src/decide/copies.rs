@@ -81,6 +81,11 @@ pub fn place(state: &State, record: &Record) -> Option<(u64, u64)> {
     {
         return Some((epoch, end.saturating_sub(1)));
     }
+    // A record made anew knows no history: the epoch of a server's last assignment says whose data it holds.
+    let anew = record.histories.is_empty() && !is_started_for(state, record);
+    if anew && state.assigned_epoch > 0 && redis.keys > 0 && redis.offset > 0 {
+        return Some((state.assigned_epoch, redis.offset));
+    }
     // Started for this epoch from a history that the lineage does not know (its master died before it was settled): it stands where its
     // source stood when it was chosen.
     is_started_for(state, record).then(|| match redis.source.strip_prefix("snapshot:").map(str::parse::<SnapshotId>) {

@@ -770,3 +770,20 @@ fn without_a_record_nobody_leads_while_the_last_master_may_live() {
     let gone = emptied(unlinked(Case::stable().silent(0)).seen(ended));
     assert_eq!(committed(&gone.plan()).phase, Phase::Deposing);
 }
+
+#[test]
+fn a_record_made_anew_ranks_live_copies_before_older_snapshots() {
+    let anew = |keys| {
+        let case = Case::stable().master_dead().deposing().cut(1).cut(2).record(|r| {
+            (r.master, r.evidence, r.known_replicas) = (None, Some(Evidence::NoneBefore), Vec::new());
+            r.histories.clear();
+        });
+        let holds = |s: &mut State| {
+            let redis = s.redis.as_mut().unwrap();
+            (redis.keys, redis.offset) = (keys, 400);
+        };
+        case.state(1, holds).state(2, holds).seen(|s| s.store.snapshots = Some(vec![row(SNAPSHOT, 4, Some((OLD, 50)))]))
+    };
+    assert_eq!(committed(&anew(7).plan()).master.as_ref().map(|m| m.instance), Some(1));
+    assert!(matches!(orders(&anew(0).plan())[..], [(0, Order::Restore { .. })]), "a first sync that never ended is no copy");
+}
