@@ -1,7 +1,7 @@
 //! What must be remembered between cycles, so that the decision need not: when a phase began, the master's last word, which replicas are
 //! proven attached, which sources are known to be unusable.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agent::api::{Offset, Position, State};
@@ -20,7 +20,8 @@ pub struct Memory {
     last_word: Option<LastWord>,
     /// By replica run: the master's offset when the attach was first seen, and whether a later byte has been applied since.
     attached: BTreeMap<String, (Offset, bool)>,
-    unusable: BTreeSet<String>,
+    /// Sources that agents found at fault, with what they found.
+    unusable: BTreeMap<String, String>,
     silent_since: BTreeMap<String, Duration>,
     /// Winners that were deposed before they served: when, by run.
     unfit: BTreeMap<String, Duration>,
@@ -34,7 +35,7 @@ impl Memory {
             self.first_agent.get_or_insert(now);
         }
         let failed = states.iter().filter_map(|s| s.failed_source.as_ref()).filter(|f| f.definite);
-        self.unusable.extend(failed.map(|f| f.source.clone()));
+        self.unusable.extend(failed.map(|f| (f.source.clone(), f.why.clone())));
         self.note_silence(seen, now);
         if let Some((record, _)) = &seen.record {
             self.note_phase(record, now);
@@ -44,9 +45,20 @@ impl Memory {
         seen.phase_since = self.phase.map_or(now, |(_, _, since)| since);
         seen.last_word.clone_from(&self.last_word);
         seen.proven = self.attached.iter().filter(|(_, (_, proven))| *proven).map(|(run, _)| run.clone()).collect();
-        seen.unusable.clone_from(&self.unusable);
+        seen.unusable = self.unusable.keys().cloned().collect();
+        self.mark_unusable(seen);
         seen.silent_since.clone_from(&self.silent_since);
         seen.unfit = self.unfit.keys().cloned().collect();
+    }
+
+    /// A snapshot that could not be restored is no good one, whatever its manifest says.
+    fn mark_unusable(&self, seen: &mut Observed) {
+        for row in seen.store.snapshots.iter_mut().flatten().filter(|row| row.good) {
+            if let Some(why) = self.unusable.get(&format!("snapshot:{}", row.id)) {
+                row.good = false;
+                row.problem = Some(why.clone());
+            }
+        }
     }
 
     /// Counts from when a task was first seen running without a word from its agent.
@@ -164,6 +176,29 @@ mod tests {
         assert!(look(3, Phase::Deposing, 30));
         assert!(look(3, Phase::Promoting, 31));
         assert!(!look(3, Phase::Stable, 400), "its time is over");
+    }
+
+    #[test]
+    fn a_snapshot_that_could_not_be_restored_is_no_good_one_any_more() {
+        let mut memory = Memory::default();
+        let mut failed = state("a", "r", 1, None);
+        let id = "0000000001-20261124T072306Z-00000000000000000001";
+        failed.failed_source = Some(agent::api::FailedSource {
+            source: format!("snapshot:{id}"),
+            definite: true,
+            why: "the dump is 3 bytes long, the manifest says 9".into(),
+        });
+        let row = || crate::view::SnapshotRow { id: id.parse().unwrap(), ..crate::example::published().snapshots[0].clone() };
+        let mut look = |states| {
+            let mut observed = seen(states);
+            observed.store.snapshots = Some(vec![row()]);
+            memory.recall(&mut observed, Duration::ZERO);
+            observed.store.snapshots.unwrap().remove(0)
+        };
+        assert!(look(Vec::new()).good);
+        let row = look(vec![failed]);
+        assert!(!row.good && row.problem.unwrap().contains("3 bytes long"));
+        assert!(!look(Vec::new()).good, "also after its finder is gone");
     }
 
     #[test]
