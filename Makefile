@@ -42,5 +42,7 @@ check: setup fmt
 test: setup build
 	cargo test --locked --workspace -- --test-threads=$(TEST_THREADS)
 
-bench: setup build
-	@target/debug/demo bench
+bench: export AURORA_REDIS_BIN := $(CURDIR)/target/release
+bench: setup
+	cargo build --release --locked --workspace --bins
+	@target/release/demo bench
