@@ -33,7 +33,12 @@ async fn chromium(bench: &Arc<Bench>, arguments: &[String]) -> Result<String> {
     let mut command = bench.command(&bench.here(), binaries::tool("timeout")?);
     command.args(["-k", "5", &LIMIT.as_secs().to_string()]).arg(binaries::tool("chromium")?);
     command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage"]);
-    command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync", "--timeout=8000"]);
+    command.args([
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--virtual-time-budget=8000",
+    ]);
     command.arg(format!("--user-data-dir={}", profile.display())).args(arguments);
     let output = tokio::task::spawn_blocking(move || command.output()).await?.context("starting Chromium")?;
     if !output.status.success() {

@@ -1,8 +1,9 @@
 //! An agent of another cluster in this cluster's serverset: refused, and shown as foreign.
 
 use anyhow::{Context, ensure};
+use rustix::process::Signal;
 use tests::harness::cluster::{CLUSTER, Cluster, LIMIT, Options};
-use tests::harness::{Bench, wait};
+use tests::harness::{Bench, process, wait};
 use zookeeper_client::{Acls, CreateMode};
 
 #[test]
@@ -24,7 +25,8 @@ fn instances_of_another_cluster_are_refused() {
         client.create(&path, member.to_string().as_bytes(), &CreateMode::Ephemeral.with_acls(Acls::anyone_all())).await?;
         let seen = async || {
             let status = cluster.status().await?;
-            let row = status.instances.iter().find(|i| i.instance == 5).context("instance 5 is not shown")?;
+            let row =
+                status.instances.iter().find(|i| i.task_id.as_deref() == Some(&foreign.task_id)).context("it is not shown")?;
             ensure!(row.state == "foreign", "it is shown as {}", row.state);
             Ok::<_, anyhow::Error>(())
         };
@@ -34,8 +36,30 @@ fn instances_of_another_cluster_are_refused() {
         let before = cluster.status().await?;
         cluster.kill_server(cluster.master().await?).await?;
         let after = cluster.wait_new_master(before.epoch).await?;
-        ensure!(after.master.is_some_and(|m| m.instance != 5), "the foreign instance leads");
+        ensure!(after.master.is_some_and(|m| m.task_id != foreign.task_id), "the foreign instance leads");
         ensure!(other.agent_state(0).await?.serving, "the other cluster does not serve any more");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_instance_that_remembers_another_cluster_is_named_and_gets_no_command() {
+    Bench::run("foreign-memory", async |bench| {
+        let cluster = Cluster::start(&bench, Options { instances: 2, hosts: 1, ..Options::default() }).await?;
+        let before = cluster.status().await?;
+        let id = before.cluster_id.clone().context("no cluster id")?;
+        let task = cluster.task(cluster.replicas().await?[0]).await?;
+        let agent = task.pid.context("no agent")?;
+        // Stopped first, so that it cannot write its memory again before it dies.
+        process::send(agent, Signal::STOP);
+        let memory = task.sandbox.join("agent.json");
+        std::fs::write(&memory, std::fs::read_to_string(&memory)?.replace(&id, "another-cluster"))?;
+        process::send(agent, Signal::KILL);
+        cluster.wait_condition("foreign-cluster", LIMIT).await?;
+        let after = cluster.status().await?;
+        ensure!(after.master == before.master && after.epoch == before.epoch, "the master changed: {:?}", after.master);
+        let state = cluster.agent_state(task.instance).await?;
+        ensure!(state.redis.is_none() && state.cluster_id.as_deref() == Some("another-cluster"), "it was given work: {state:?}");
         Ok(())
     });
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use tests::harness::Bench;
-use tests::harness::cluster::{CLUSTER, Cluster, Options};
+use tests::harness::cluster::{CLUSTER, Cluster, LIMIT, Options};
 
 fn snapshot_file(store: &Path, id: impl std::fmt::Display, file: &str) -> std::path::PathBuf {
     store.join(CLUSTER).join("snapshots").join(id.to_string()).join(file)
@@ -41,6 +41,7 @@ fn the_one_before_is_used() {
         cluster.wait_new_master(epoch).await?;
         let value: Option<u32> = redis::cmd("GET").arg("k").query_async(&mut cluster.connect_master().await?).await?;
         ensure!(value == Some(1), "k is {value:?} and not that of the only good snapshot");
+        cluster.wait_condition("snapshot-unusable", LIMIT).await?;
         let listed = cluster.snapshots().await?;
         for spoilt in &snapshots[..3] {
             let row =
