@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::api::{Activity, Epoch, FailedSource, LocalDump, Redis, Role, Settings, State, Uploads};
 use crate::config::Config;
-use crate::memory::Memory;
+use crate::memory::{self, Memory};
 use crate::redis::info::Info;
 use crate::server::Server;
 
@@ -87,6 +87,14 @@ impl Parts {
     /// Takes the problem of `subject` back.
     pub fn solved(&mut self, subject: &'static str) {
         self.problems.retain(|(s, _)| *s != subject);
+    }
+
+    /// Shows whether the memory could be written.
+    pub fn noted(&mut self, result: &Result<(), memory::Error>) {
+        match result {
+            Ok(()) => self.solved("memory"),
+            Err(error) => self.problem("memory", error.to_string()),
+        }
     }
 
     /// Whether clients are served in the assigned role.

@@ -118,9 +118,8 @@ fn finished_between(before: &Last, now: &Last) -> (bool, u64) {
 
 fn note_inode(node: &Node, mark: Option<Mark>, epoch: Epoch) {
     let note = mark.map(|m| DumpNote { inode: m.inode, epoch });
-    if let Err(error) = node.notebook.change(|memory| memory.dump = note) {
-        node.change(|parts| parts.problem("memory", error.to_string()));
-    }
+    // A failure shows in the state; the dump itself is not lost by it.
+    let _ = node.remember(|memory| memory.dump = note);
 }
 
 fn spool(node: &Node, server: &Server, info: &Info, assigned: Epoch, missed: u64) {

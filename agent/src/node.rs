@@ -15,7 +15,7 @@ use crate::files::Places;
 use crate::gate::{Known, Read};
 use crate::lag::MasterOffset;
 use crate::local;
-use crate::memory::Notebook;
+use crate::memory::{self, Memory, Notebook};
 use crate::ops::Restoring;
 use crate::probe;
 use crate::program::ProgramSlot;
@@ -103,6 +103,13 @@ impl Node {
             *state = now;
             changed
         });
+    }
+
+    /// Changes the agent's memory. Whether it can be written shows in the state.
+    pub fn remember(&self, change: impl FnOnce(&mut Memory)) -> Result<(), memory::Error> {
+        let noted = self.notebook.change(change);
+        self.change(|parts| parts.noted(&noted));
+        noted
     }
 
     /// A look at the parts.
@@ -218,9 +225,7 @@ async fn watch_over(node: Arc<Node>, server: Arc<Server>) {
         parts.solved("link");
         parts.solved("server");
         parts.works.retain(|work, _| !matches!(work, board::Work::Loading | board::Work::Saving));
-        if let Err(error) = &noted {
-            parts.problem("memory", error.to_string());
-        }
+        parts.noted(&noted);
         if unassigned {
             let why = format!("the server ended before it was assigned ({proof}): {last_words}");
             parts.failed_source = Some(api::FailedSource { source: server.birth.source.clone(), definite: false, why });

@@ -80,7 +80,7 @@ fn prepare(config: Config, places: Places, spawner: Spawner) -> anyhow::Result<A
     let node = Node::new(config, places, notebook, keeper, spawner, store);
     if let Some(damage) = damage {
         tracing::error!(damage, "memory lost");
-        node.change(|parts| parts.problem("memory", damage));
+        node.change(|parts| parts.problem("memory-damaged", damage));
     }
     Ok(node)
 }

@@ -217,6 +217,22 @@ async fn a_master_that_was_cut_leads_again_although_its_writes_needed_replicas()
 }
 
 #[tokio::test]
+async fn a_memory_that_cannot_be_written_is_named_until_it_can() {
+    let mut rig = Rig::new("memory").await;
+    let agent = rig.agent(0, &[]).await;
+    rig.lead(&agent).await;
+    let obstacle = agent.sandbox.join("agent.new.json");
+    std::fs::create_dir(&obstacle).unwrap();
+    rig.commit(|r| (r.epoch, r.phase) = (r.epoch + 1, Phase::Deposing)).await;
+    let answer = rig.order(&agent, Order::Fence).await;
+    assert_eq!((answer.outcome, answer.reason.as_str()), (AnswerKind::Refused, "record-not-seen"), "{answer:?}");
+    until("it is named", async || agent.state(&rig).await.problem.filter(|p| p.contains("agent.json"))).await;
+    std::fs::remove_dir(&obstacle).unwrap();
+    let state = rig.done(&agent, Order::Fence).await;
+    assert_eq!((state.role, state.problem), (Role::Replica, None));
+}
+
+#[tokio::test]
 async fn a_full_server_leads_and_a_taken_port_is_named() {
     let mut rig = Rig::new("full").await;
     let agent = rig.agent(0, &["--redis-config", "maxmemory=1mb"]).await;

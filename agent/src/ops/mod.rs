@@ -106,12 +106,11 @@ async fn in_turn(node: &Arc<Node>, command: Command) -> Result<Done, Halt> {
     }
     gate::admit(&command, &node.known())?;
     let stamp = &command.stamp;
-    let noted = node.notebook.change(|memory| {
+    let noted = node.remember(|memory| {
         memory.epoch = memory.epoch.max(stamp.epoch);
         memory.record_version = memory.record_version.max(stamp.record_version);
     });
     noted.map_err(|error| failed("memory", chain(&error)))?;
-    node.change(|_| {});
     dispatch(node, command).await
 }
 
