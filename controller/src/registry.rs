@@ -24,17 +24,24 @@ pub struct Registry {
 #[derive(Debug)]
 pub struct Leadership {
     lock: zookeeper::OwnedLockClient,
+    /// The election node itself: somebody may have deleted it.
+    node: tokio::sync::watch::Receiver<zk::Watched>,
 }
 
 impl Leadership {
-    /// Whether the session that holds the election node is alive and connected.
+    /// Whether the session that holds the election node is alive and connected, and the node is there.
     pub fn stands(&self) -> bool {
-        self.lock.client().state() == zookeeper::SessionState::SyncConnected
+        self.lock.client().state() == zookeeper::SessionState::SyncConnected && !self.is_deleted()
     }
 
-    /// Whether the session is gone for good.
+    /// Whether the session or the node is gone for good.
     pub fn is_over(&self) -> bool {
-        self.lock.client().state().is_terminated()
+        self.lock.client().state().is_terminated() || self.is_deleted()
+    }
+
+    fn is_deleted(&self) -> bool {
+        let seen = self.node.borrow();
+        seen.read && seen.node.is_none() && seen.problem.is_none()
     }
 }
 
@@ -86,7 +93,8 @@ impl Registry {
         let failed = |source| zk::Error::Call { what: "be elected in", path: directory.clone(), source };
         let prefix = zookeeper::LockPrefix::new_curator(&directory, "controller-").map_err(failed)?;
         let lock = client.lock(prefix, url.as_bytes(), zookeeper::Acls::anyone_all()).await.map_err(failed)?;
-        Ok(Leadership { lock: lock.into_owned() })
+        let node = zk::watch_node(&self.keeper, lock.lock_path());
+        Ok(Leadership { lock: lock.into_owned(), node })
     }
 
     /// Makes the record node; refused when there is one.

@@ -44,3 +44,21 @@ fn a_standby_succeeds_without_disturbing_the_master_and_finishes_a_failover() {
         Ok(())
     });
 }
+
+#[test]
+fn leaders_whose_election_nodes_were_deleted_are_elected_anew() {
+    Bench::run("election-nodes-deleted", async |bench| {
+        let cluster = Cluster::start(&bench, Options { instances: 2, controllers: 2, ..Options::default() }).await?;
+        let client = cluster.zookeeper.client().await?;
+        let directory = cluster.paths().controllers();
+        let nodes = client.list_children(&directory).await?;
+        ensure!(nodes.len() == 2, "not two candidates: {nodes:?}");
+        for node in &nodes {
+            client.delete(&format!("{directory}/{node}"), None).await?;
+        }
+        let epoch = cluster.status().await?.epoch;
+        cluster.kill_server(cluster.master().await?).await?;
+        cluster.wait_new_master(epoch).await?;
+        Ok(())
+    });
+}
