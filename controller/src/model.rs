@@ -371,6 +371,8 @@ pub enum Reason {
     SpecMissing,
     /// The spec node holds no valid spec.
     SpecInvalid,
+    /// The operation node holds no valid operation.
+    OperationInvalid,
     /// The scheduler does not answer.
     SchedulerUnreachable,
     /// The store does not answer.
@@ -419,11 +421,12 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, for the runbook's test.
-    pub const ALL: [Reason; 26] = [
+    pub const ALL: [Reason; 27] = [
         Reason::ZookeeperUnreachable,
         Reason::RecordInvalid,
         Reason::SpecMissing,
         Reason::SpecInvalid,
+        Reason::OperationInvalid,
         Reason::SchedulerUnreachable,
         Reason::StoreUnreachable,
         Reason::AgentSilent,
@@ -455,6 +458,7 @@ impl Reason {
             Reason::RecordInvalid => "record-invalid",
             Reason::SpecMissing => "spec-missing",
             Reason::SpecInvalid => "spec-invalid",
+            Reason::OperationInvalid => "operation-invalid",
             Reason::SchedulerUnreachable => "scheduler-unreachable",
             Reason::StoreUnreachable => "store-unreachable",
             Reason::AgentSilent => "agent-silent",

@@ -181,13 +181,22 @@ impl World {
             .map_err(|error| Wait { reason: Reason::RecordInvalid, message: error.to_string() })
     }
 
+    /// The operation; the node is empty before the first.
+    fn operation(&self) -> Result<Option<Operation>, Wait> {
+        let watched = self.operation.borrow();
+        let Some(node) = watched.node.as_ref().filter(|node| !node.data.is_empty()) else { return Ok(None) };
+        node.json(&self.paths.operation(), "operation")
+            .map(Some)
+            .map_err(|error| Wait { reason: Reason::OperationInvalid, message: error.to_string() })
+    }
+
     fn gather(&mut self, now: Duration) -> Result<Observed, Wait> {
         let mut seen = Observed { wall_ms: unix_ms(), record: self.record()?, ..Observed::default() };
         seen.fresh_ids = (uuid::Uuid::new_v4().to_string(), uuid::Uuid::new_v4().to_string());
-        let operation = self.operation.borrow().node.clone();
-        seen.operation = operation
-            .filter(|node| !node.data.is_empty())
-            .and_then(|node| node.json::<Operation>(&self.paths.operation(), "operation").ok());
+        match self.operation() {
+            Ok(operation) => seen.operation = operation,
+            Err(wait) => seen.problems.push(wait),
+        }
         self.gather_agents(&mut seen);
         self.gather_polled(&mut seen);
         self.ask_witnesses(&mut seen, now);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use controller::view::ClusterView;
 use tests::harness::Bench;
 use tests::harness::cluster::{CLUSTER, Cluster, LIMIT, Options};
 use zookeeper_client::{Acls, Client, CreateMode};
@@ -27,10 +28,13 @@ fn no_node_content_breaks_a_program() {
         let client = cluster.zookeeper.client().await?;
         let (paths, writer) = (cluster.paths(), cluster.writer("w"));
         writer.progress(50, LIMIT).await?;
-        let nodes = [paths.record(), paths.spec(), paths.operation()];
-        for node in nodes {
+        let nodes =
+            [(paths.record(), "record-invalid"), (paths.spec(), "spec-invalid"), (paths.operation(), "operation-invalid")];
+        for (node, reason) in nodes {
             for (what, bytes) in garbage() {
-                spoil(&client, &node, bytes).await.with_context(|| format!("{what} in {node}"))?;
+                // An empty operation is how it looks before the first one.
+                let reason = Some(reason).filter(|reason| !bytes.is_empty() || *reason != "operation-invalid");
+                spoil(&cluster, &client, &node, bytes, reason).await.with_context(|| format!("{what} in {node}"))?;
                 still_there(&mut cluster).await.with_context(|| format!("{what} in {node}"))?;
             }
             let status = cluster.wait_stable().await.with_context(|| format!("after {node} got its content back"))?;
@@ -53,6 +57,13 @@ fn no_node_content_breaks_a_program() {
                     .with_context(|| format!("{what} in {directory}"))?;
             }
             still_there(&mut cluster).await.with_context(|| format!("garbage in {directory}"))?;
+            if directory.starts_with("/aurora/") {
+                let named = |status: &ClusterView| match status.conditions.iter().any(|c| c.reason == "bad-member") {
+                    true => Ok(()),
+                    false => Err(anyhow!("conditions: {:?}", status.conditions)),
+                };
+                cluster.wait_status("bad-member names the members", LIMIT, named).await?;
+            }
         }
         let status = cluster.wait_stable().await?;
         ensure!(status.master == before.master && status.epoch == before.epoch, "the master changed: {:?}", status.master);
@@ -62,22 +73,21 @@ fn no_node_content_breaks_a_program() {
     });
 }
 
-/// Puts `bytes` into a node for some cycles of the controller, and its content back.
-async fn spoil(client: &Client, node: &str, bytes: Vec<u8>) -> Result<()> {
+/// Puts `bytes` into a node until status gives `reason`, and its content back.
+async fn spoil(cluster: &Cluster, client: &Client, node: &str, bytes: Vec<u8>, reason: Option<&str>) -> Result<()> {
     let content = match client.get_data(node).await {
-        Ok((content, _)) => Some(content),
-        Err(zookeeper_client::Error::NoNode) => None,
+        Ok((content, _)) => content,
         Err(e) => return Err(e.into()),
     };
-    match content {
-        Some(_) => client.set_data(node, &bytes, None).await.map(|_| ())?,
-        None => client.create(node, &bytes, &CreateMode::Persistent.with_acls(Acls::anyone_all())).await.map(|_| ())?,
+    client.set_data(node, &bytes, None).await?;
+    if let Some(reason) = reason {
+        let named = |status: &ClusterView| match status.conditions.iter().find(|c| c.reason == reason) {
+            Some(condition) if condition.message.contains(node) => Ok(()),
+            _ => Err(anyhow!("conditions: {:?}", status.conditions)),
+        };
+        cluster.wait_status(&format!("{reason} names {node}"), LIMIT, named).await?;
     }
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    match content {
-        Some(content) => client.set_data(node, &content, None).await.map(|_| ()).context("putting it back"),
-        None => client.delete(node, None).await.context("removing it"),
-    }
+    client.set_data(node, &content, None).await.map(drop).context("putting it back")
 }
 
 /// All programs run, and the controllers answer.
