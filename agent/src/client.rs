@@ -188,3 +188,96 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     }
     cause.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::api::{Order, Stamp};
+    use crate::record::Member;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    /// What an agent's address can answer instead of what the contract says.
+    fn damaged() -> Vec<(&'static str, Vec<u8>)> {
+        vec![
+            ("bytes", vec![0xff, 0x00, 0xfe, b'\n']),
+            ("wrong JSON", b"{\"task_id\": [1, {}], \"epoch\": \"x\"}\n".to_vec()),
+            ("another value", b"7\n".to_vec()),
+            ("half of it", b"{\"task_id\": \"t\", \"instance\"\n".to_vec()),
+            ("over 1 MiB", vec![b'x'; (1 << 20) + 4096]),
+        ]
+    }
+
+    /// Answers one request with `body`, as an agent of a status of 200, and closes.
+    async fn answering(body: Vec<u8>) -> Address {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = [0; 8192];
+            socket.read(&mut request).await.unwrap();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            socket.write_all(head.as_bytes()).await.unwrap();
+            // The client may hang up in the middle of too much.
+            let _ = socket.write_all(&body).await;
+            let _ = socket.read(&mut request).await;
+        });
+        Address { host: "127.0.0.1".into(), port }
+    }
+
+    fn fence() -> Command {
+        let stamp = Stamp {
+            cluster_id: "c".into(),
+            generation: "g".into(),
+            epoch: 1,
+            record_version: 1,
+            task_id: "t".into(),
+            run_id: Some("r".into()),
+        };
+        Command { stamp, order: Order::Fence }
+    }
+
+    #[tokio::test]
+    async fn damaged_answers_are_named_and_count_as_perhaps_done() {
+        let client = Client::new(None);
+        for (what, body) in damaged() {
+            let state = client.state(&answering(body.clone()).await, LIMIT).await.expect_err(what);
+            let command = client.command(&answering(body.clone()).await, &fence(), LIMIT).await.expect_err(what);
+            let question = Question { member: Member::default() };
+            let verdict = client.testify(&answering(body.clone()).await, &question, LIMIT).await.expect_err(what);
+            for error in [state, command, verdict] {
+                assert!(matches!(error, Error::BadAnswer { .. }), "{what}: {error}");
+                assert!(!error.is_definite(), "{what}");
+                assert!(error.to_string().len() < 1000, "{what}: the answer is quoted in part only");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_names_damaged_lines_and_ends_with_its_connection() {
+        let client = Client::new(None);
+        for (what, body) in damaged() {
+            let mut stream = Box::pin(client.watch(&answering(body).await).await.unwrap());
+            let first = tokio::time::timeout(LIMIT, stream.next()).await.expect(what).expect(what);
+            assert!(matches!(first, Err(Error::BadAnswer { .. })), "{what}: {first:?}");
+            let rest = tokio::time::timeout(LIMIT, async { while stream.next().await.is_some() {} }).await;
+            assert!(rest.is_ok(), "{what}: the stream does not end");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_definite_and_silence_is_not() {
+        let client = Client::new(None);
+        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address { host: "127.0.0.1".into(), port: gone.local_addr().unwrap().port() };
+        drop(gone);
+        let error = client.command(&address, &fence(), LIMIT).await.expect_err("nobody listens");
+        assert!(matches!(error, Error::Unreachable { .. }) && error.is_definite(), "{error}");
+        let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address { host: "127.0.0.1".into(), port: mute.local_addr().unwrap().port() };
+        let error = client.command(&address, &fence(), Duration::from_millis(300)).await.expect_err("nobody answers");
+        assert!(matches!(error, Error::NoAnswer { .. }) && !error.is_definite(), "{error}");
+    }
+}
