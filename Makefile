@@ -3,6 +3,9 @@
 .DEFAULT_GOAL := help
 
 export AURORA_REDIS_BIN := $(CURDIR)/target/debug
+# What tests/setup unpacks there comes after what the machine has.
+export AURORA_REDIS_CACHE ?= $(CURDIR)/.cache
+export PATH := $(PATH):/usr/sbin:/sbin:$(AURORA_REDIS_CACHE)/bin:$(AURORA_REDIS_CACHE)/tools/usr/bin:$(AURORA_REDIS_CACHE)/tools/usr/sbin
 # Tests bring up whole clusters; two at a time is what two cores carry.
 TEST_THREADS ?= 2
 

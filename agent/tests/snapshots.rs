@@ -239,7 +239,10 @@ async fn a_server_program_is_fetched_when_its_sum_fits() {
     let mut rig = Rig::new("program").await;
     let dir = scratch("program");
     let file = dir.join("redis-server");
-    std::fs::copy("/usr/bin/redis-server", &file).unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    let program =
+        std::env::split_paths(&path).map(|d| d.join("redis-server")).find(|p| p.is_file()).expect("redis-server is on the path");
+    std::fs::copy(program, &file).unwrap();
     let sha256 = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(std::fs::read(&file).unwrap()));
     let uri = format!("file://{}", file.display());
     let wrong = rig.agent(0, &["--redis-server-uri", &uri, "--redis-server-sha256", &"0".repeat(64)]).await;
