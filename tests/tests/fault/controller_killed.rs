@@ -53,11 +53,12 @@ fn leaders_whose_election_nodes_were_deleted_are_elected_anew() {
         let directory = cluster.paths().controllers();
         let nodes = client.list_children(&directory).await?;
         ensure!(nodes.len() == 2, "not two candidates: {nodes:?}");
+        // Asked before: a new leader knows no master until it has heard the agents.
+        let (epoch, master) = (cluster.status().await?.epoch, cluster.master().await?);
         for node in &nodes {
             client.delete(&format!("{directory}/{node}"), None).await?;
         }
-        let epoch = cluster.status().await?.epoch;
-        cluster.kill_server(cluster.master().await?).await?;
+        cluster.kill_server(master).await?;
         cluster.wait_new_master(epoch).await?;
         Ok(())
     });
