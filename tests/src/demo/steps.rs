@@ -299,13 +299,13 @@ async fn failover(stage: &mut Stage, victim: Victim) -> Result<Vec<Row>> {
     let log = writer.stop().await?;
     let lost = log.check_before(killed - SAFE_AGE, &mut cluster.connect_master().await?).await?;
     let mut rows = winner(cluster, (old.instance, held, behind), &after).await?;
-    let first = log.first_after(killed).context("no write was acknowledged after the kill")?;
+    let pause = log.longest_pause_after(killed).context("no write was acknowledged after the kill")?;
     rows.push(row(
         "acknowledged writes",
         format!(
-            "{} in all, none older than 2 s lost, {lost} younger lost; again after {:.2} s",
+            "{} in all, none older than 2 s lost, {lost} younger lost; paused for {:.2} s",
             log.acks.len(),
-            first.as_secs_f64()
+            pause.as_secs_f64()
         ),
     ));
     cluster.wait_stable().await?;

@@ -22,8 +22,6 @@ const ANSWER: Duration = Duration::from_secs(1);
 pub struct Ack {
     /// Number of the write.
     pub n: u64,
-    /// When the write was sent.
-    pub sent: Instant,
     /// When the acknowledgement arrived.
     pub at: Instant,
 }
@@ -93,9 +91,8 @@ where
             n += 1;
             let mut set = redis::cmd("SET");
             set.arg(format!("{name}:{n}")).arg(n);
-            let sent = Instant::now();
             match tokio::time::timeout(ANSWER, set.query_async::<()>(open)).await {
-                Ok(Ok(())) => acks.lock().expect("nobody panics while logging").push(Ack { n, sent, at: Instant::now() }),
+                Ok(Ok(())) => acks.lock().expect("nobody panics while logging").push(Ack { n, at: Instant::now() }),
                 _ => connection = None,
             }
         }
@@ -146,8 +143,8 @@ impl Log {
         self.acks.windows(2).map(|pair| pair[1].at - pair[0].at).max().unwrap_or_default()
     }
 
-    /// Time from `moment` to the first acknowledgement of a write sent after it; absent without one.
-    pub fn first_after(&self, moment: Instant) -> Option<Duration> {
-        self.acks.iter().find(|ack| ack.sent > moment).map(|ack| ack.at - moment)
+    /// The longest time between two acknowledgements of which the second came after `moment`; absent when none came.
+    pub fn longest_pause_after(&self, moment: Instant) -> Option<Duration> {
+        self.acks.windows(2).filter(|pair| pair[1].at > moment).map(|pair| pair[1].at - pair[0].at).max()
     }
 }
