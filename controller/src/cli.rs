@@ -69,7 +69,7 @@ enum Verb {
     /// Changes the number of instances (master and replicas together). The master is never removed.
     Scale {
         /// Instances wanted, at least 1.
-        #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(crate::http::MAX_INSTANCES)))]
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(crate::operations::MAX_INSTANCES)))]
         instances: u32,
         /// Do not ask.
         #[arg(long, short)]

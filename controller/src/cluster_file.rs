@@ -15,8 +15,8 @@ use agent::layers::values::{parse_cluster, parse_node, parse_store, parse_zookee
 use agent::layers::{Key, Layers, Mistakes};
 use aurora::types::{Constraint, TaskConstraint, ValueConstraint};
 
-use crate::http::MAX_INSTANCES;
 use crate::model::{DEFAULT_SAVE, Spec};
+use crate::operations::MAX_INSTANCES;
 
 mod job;
 

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::intake::Intake;
 use crate::metrics::Metrics;
+use crate::operations::MAX_INSTANCES;
 use crate::view::{Ask, ClusterView, Event, Operation, Published};
 
 mod forward;
@@ -31,8 +32,6 @@ const MAX_BODY: usize = 64 << 10;
 const STALE_MS: u64 = 15_000;
 /// Longest accepted name of who asks, characters.
 const MAX_OWNER: usize = 200;
-/// Most instances one cluster may be asked to have.
-pub const MAX_INSTANCES: u32 = 1000;
 
 /// What the server holds.
 #[derive(Clone, Debug)]
