@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Member, Phase};
+use crate::record::{Member, Peer, Phase};
 use crate::snapshot::SnapshotId;
 
 /// Mastership term and fencing token: grows by one at every change of master, at every restart of the master's
@@ -107,7 +107,7 @@ pub struct Command {
 
 /// What an agent can be told to do. Every order is idempotent under the same stamp.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "verb", rename_all = "lowercase")]
+#[serde(tag = "verb", rename_all = "kebab-case")]
 pub enum Order {
     /// Starts the server closed (no TCP port) from `source`. With a server already running that was started for this
     /// stamp: nothing to do. With another one running: refused.
@@ -121,8 +121,28 @@ pub enum Order {
         /// Snapshot to load; the agent verifies it against its manifest before the server sees a byte.
         snapshot: SnapshotId,
     },
-    /// Makes the running server the open master: `REPLICAOF NO ONE`, opens the port, proves a write, publishes.
-    Promote,
+    /// Makes the running server the open master: first renewal of the lease, then `REPLICAOF NO ONE`, the port, a write proven; it is
+    /// published.
+    Promote {
+        /// Whom its first renewal lists to be asked for promises: the members whose agents answered for this epoch.
+        #[serde(default)]
+        asks: Vec<Peer>,
+    },
+    /// Holds clients' writes back on the master (a planned change is under way) until `release`, another epoch, or the end of this time.
+    /// The offset then reached is in [`State::held`].
+    Hold {
+        /// Longest time, milliseconds.
+        for_ms: u64,
+    },
+    /// Ends a hold.
+    Release,
+    /// Waits, at most this long, until the replica has applied the stream up to a position; refused (`behind`) when it has not.
+    CatchUp {
+        /// Up to where.
+        position: Position,
+        /// Longest wait, milliseconds.
+        within_ms: u64,
+    },
     /// Makes the running server a replica of `master` and opens its port for readers. A copy that is ahead of the fork is set
     /// aside in the sandbox first.
     Follow {
@@ -154,7 +174,10 @@ impl Order {
         match self {
             Order::Start { .. } => "start",
             Order::Restore { .. } => "restore",
-            Order::Promote => "promote",
+            Order::Promote { .. } => "promote",
+            Order::Hold { .. } => "hold",
+            Order::Release => "release",
+            Order::CatchUp { .. } => "catch-up",
             Order::Follow { .. } => "follow",
             Order::Fence => "fence",
             Order::Configure { .. } => "configure",
@@ -256,8 +279,17 @@ pub struct State {
     pub role: Role,
     /// Whether clients are served on the TCP port in that role: an open master, or an open replica with data.
     pub serving: bool,
-    /// Milliseconds left of the master's lease; absent while leases are not in use.
+    /// Milliseconds left of the master's lease; absent on an agent that holds none. Changes all the time: a change of it alone makes no line.
     pub lease_ms_left: Option<u64>,
+    /// The lease held; absent without one.
+    #[serde(default)]
+    pub lease: Option<LeaseState>,
+    /// Whether a promise to bear no witness binds this agent, or the time after its start in which it acts as if one did.
+    #[serde(default)]
+    pub promised: bool,
+    /// Writes are held back for a planned change of master; absent when they are not.
+    #[serde(default)]
+    pub held: Option<Held>,
     /// The running server; absent without one.
     pub redis: Option<Redis>,
     /// The agent itself.
@@ -292,6 +324,64 @@ pub struct State {
     /// Whether the agent was asked to end (SIGTERM, `/quitquitquit`).
     #[serde(default)]
     pub stopping: bool,
+}
+
+/// The master's lease, as far as the controller decides on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseState {
+    /// Record version of the last committed renewal.
+    pub record_version: i32,
+    /// Runs that may replicate: listed by that version, with a credential of their own on the server.
+    pub admitted: Vec<String>,
+    /// Runs marked for removal by that version, cut off and seen gone.
+    pub removed: Vec<String>,
+    /// Offset of the server read after the last of them was cut.
+    pub removed_at: Option<Offset>,
+    /// Whether it runs on promises, for ZooKeeper does not take renewals.
+    pub failsafe: bool,
+}
+
+/// Writes held back: no client's write is acknowledged beyond `position` while it lasts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Epoch of the command.
+    pub epoch: Epoch,
+    /// Where the stream stood once writes were held.
+    pub position: Position,
+}
+
+/// `POST /promise`, from the agent of a master that cannot renew its lease: bear no witness against it for a while. With `for_ms` 0 it only
+/// asks whether the agent is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromiseRequest {
+    /// The cluster.
+    pub cluster_id: String,
+    /// Generation of the record.
+    pub generation: String,
+    /// Epoch the asker leads.
+    pub epoch: Epoch,
+    /// Task that is asked: nobody promises for somebody else.
+    pub task_id: String,
+    /// The asker's counter, handed back.
+    pub round: u64,
+    /// From the arrival of the request, milliseconds: the lease and its margin.
+    pub for_ms: u64,
+}
+
+/// Answer to a [`PromiseRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    /// Who answers.
+    pub task_id: String,
+    /// The epoch it promises for.
+    pub epoch: Epoch,
+    /// As asked.
+    pub round: u64,
+    /// Whether it promises.
+    pub promised: bool,
+    /// Why not; empty when it does.
+    #[serde(default)]
+    pub reason: String,
 }
 
 /// A `start` or `restore` that failed.

@@ -81,7 +81,7 @@ pub(crate) fn admit(command: &Command, known: &Known) -> Result<(), Refusal> {
         return Err(refusal("record-not-seen", message));
     }
     admit_run(command, known)?;
-    let begins = matches!(command.order, Order::Start { .. } | Order::Restore { .. } | Order::Promote);
+    let begins = matches!(command.order, Order::Start { .. } | Order::Restore { .. } | Order::Promote { .. });
     if known.stopping && begins {
         return Err(refusal("stopping", "this instance was asked to end and starts nothing any more"));
     }
@@ -133,6 +133,10 @@ mod tests {
         Command { stamp, order }
     }
 
+    fn promote() -> Order {
+        Order::Promote { asks: Vec::new() }
+    }
+
     fn start() -> Order {
         Order::Start { source: Source::Empty }
     }
@@ -145,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_fitting_command_is_admitted() {
-        assert_eq!(verdict(Order::Promote, |_| {}, |_| {}), "admitted");
+        assert_eq!(verdict(promote(), |_| {}, |_| {}), "admitted");
         assert_eq!(verdict(start(), |s| s.run_id = None, |k| k.run_id = None), "admitted");
     }
 
@@ -160,25 +164,25 @@ mod tests {
         assert_eq!(verdict(Order::Fence, |s| s.cluster_id = "d".into(), |_| {}), "foreign-cluster");
         assert_eq!(verdict(Order::Fence, |s| s.task_id = "u".into(), |_| {}), "other-task");
         assert_eq!(verdict(Order::Fence, |s| s.run_id = Some("q".into()), |_| {}), "other-run");
-        assert_eq!(verdict(Order::Promote, |s| s.run_id = None, |_| {}), "no-run-id");
-        assert_eq!(verdict(Order::Promote, |_| {}, |k| k.run_id = None), "other-run");
+        assert_eq!(verdict(promote(), |s| s.run_id = None, |_| {}), "no-run-id");
+        assert_eq!(verdict(promote(), |_| {}, |k| k.run_id = None), "other-run");
     }
 
     #[test]
     fn what_was_decided_on_something_older_is_refused() {
-        assert_eq!(verdict(Order::Promote, |s| s.epoch = 2, |_| {}), "stale-epoch");
-        assert_eq!(verdict(Order::Promote, |s| s.record_version = 4, |_| {}), "stale-record");
-        assert_eq!(verdict(Order::Promote, |s| s.generation = "h".into(), |_| {}), "other-generation");
+        assert_eq!(verdict(promote(), |s| s.epoch = 2, |_| {}), "stale-epoch");
+        assert_eq!(verdict(promote(), |s| s.record_version = 4, |_| {}), "stale-record");
+        assert_eq!(verdict(promote(), |s| s.generation = "h".into(), |_| {}), "other-generation");
         assert_eq!(verdict(start(), |s| s.epoch = 2, |_| {}), "stale-epoch");
     }
 
     #[test]
     fn a_newer_record_is_read_first_and_refused_while_it_cannot_be_seen() {
-        let newer = command(Order::Promote, |s| (s.epoch, s.record_version) = (4, 6));
+        let newer = command(promote(), |s| (s.epoch, s.record_version) = (4, 6));
         assert!(needs_reading(&newer, &known()));
         assert_eq!(admit(&newer, &known()).unwrap_err().reason, "record-not-seen");
-        assert!(needs_reading(&command(Order::Promote, |s| s.generation = "h".into()), &known()));
-        assert!(!needs_reading(&command(Order::Promote, |_| {}), &known()));
+        assert!(needs_reading(&command(promote(), |s| s.generation = "h".into()), &known()));
+        assert!(!needs_reading(&command(promote(), |_| {}), &known()));
     }
 
     #[test]
@@ -188,7 +192,7 @@ mod tests {
 
     #[test]
     fn stopping_begins_nothing_but_may_still_be_fenced_and_stopped() {
-        for order in [start(), Order::Promote] {
+        for order in [start(), promote()] {
             assert_eq!(verdict(order, |_| {}, |k| k.stopping = true), "stopping");
         }
         for order in [Order::Fence, Order::Stop] {

@@ -34,5 +34,6 @@ pub mod snapshot;
 mod spawn;
 pub mod store;
 mod testimony;
+pub mod timing;
 mod uploads;
 pub mod zk;

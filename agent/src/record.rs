@@ -35,6 +35,10 @@ impl Paths {
     pub fn lease(&self) -> String {
         format!("{}/lease", self.root)
     }
+    /// A node that exists as long as the record of this generation is the cluster's: every transaction of its time checks it.
+    pub fn generation(&self, generation: &str) -> String {
+        format!("{}/generations/{generation}", self.root)
+    }
     /// The operation in flight.
     pub fn operation(&self) -> String {
         format!("{}/operation", self.root)
@@ -61,8 +65,7 @@ impl Paths {
     }
 }
 
-/// Where a change of master stands. Without a lease node yet, the phases are the whole protocol:
-/// `deposing` (nobody may write), `promoting` (exactly one named server may), `stable` (it does).
+/// Where a change of master stands: `deposing` (nobody may write), `promoting` (exactly one named server may), `stable` (it does).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
@@ -100,6 +103,45 @@ pub struct Member {
     pub agent_pid: u32,
     /// Start time of the agent, clock ticks since boot.
     pub agent_start_ticks: u64,
+    /// Marked for removal: the master's agent cuts it off and never admits it again; then it leaves the list.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removing: bool,
+}
+
+/// An agent that can be asked for a promise. For promises a member is its task: the agent remembers over restarts of the server.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Peer {
+    /// Aurora task id.
+    pub task_id: String,
+    /// Where its agent listens.
+    pub agent: Address,
+}
+
+/// A renewal of the master's lease, node [`Paths::lease`]. Written only by the agent of the master in one transaction with a check of
+/// generation and record version, so that each one that stands proves that the record still named its writer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Aurora task of the holder.
+    pub task_id: String,
+    /// Its server's run.
+    pub run_id: String,
+    /// Generation of the record.
+    pub generation: String,
+    /// Epoch it leads.
+    pub epoch: Epoch,
+    /// Version of the record it was renewed against.
+    pub record_version: i32,
+    /// Whom the holder asks to bear no witness when it cannot renew; only these can be witnesses against it.
+    pub asks: Vec<Peer>,
+}
+
+/// The last renewal there can be of a deposed master: its node cannot change any more, for each renewal checks the record's version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pinned {
+    /// ZooKeeper version of the lease node, checked by the commit that deposed.
+    pub version: i32,
+    /// What it held; absent when it was never renewed, or holds no valid lease.
+    pub lease: Option<Lease>,
 }
 
 /// Why it is certain that the last master no longer writes.
@@ -128,6 +170,27 @@ pub enum Evidence {
         witness: String,
         /// What it found: `other-boot` or `process-gone`.
         verdict: String,
+    },
+    /// (b) Its lease is over, and a member that it would have had to ask bears witness: it has acknowledged the new epoch and is bound by
+    /// no promise.
+    Lease {
+        /// The run whose lease is over; empty when no valid lease was found.
+        run_id: String,
+        /// For this epoch.
+        epoch: Epoch,
+        /// Task of the witness.
+        witness: String,
+        /// Milliseconds waited since its last renewal was first seen.
+        waited_ms: u64,
+    },
+    /// (d) The longest time that promises can keep a lease running is over.
+    Failsafe {
+        /// The run whose time is over; empty when no valid lease was found.
+        run_id: String,
+        /// For this epoch.
+        epoch: Epoch,
+        /// Milliseconds waited since its last renewal was first seen.
+        waited_ms: u64,
     },
     /// Somebody stated the epoch and took the responsibility.
     Consent {
@@ -180,6 +243,12 @@ pub struct Record {
     pub phase: Phase,
     /// The master of `epoch` when promoting or stable; the one last in office otherwise.
     pub master: Option<Member>,
+    /// Epoch for which `master` was named; 0 in a record of an older version, which means `epoch`.
+    #[serde(default)]
+    pub master_epoch: Epoch,
+    /// While deposing: the last renewal there can be of the deposed master.
+    #[serde(default)]
+    pub pinned: Option<Pinned>,
     /// Its replid, once known.
     #[serde(default)]
     pub master_replid: Option<String>,
@@ -189,12 +258,19 @@ pub struct Record {
     pub evidence: Option<Evidence>,
     /// Lease length, milliseconds.
     pub lease_ms: u64,
+    /// Longest time a master goes on by promises alone while ZooKeeper is away, milliseconds.
+    #[serde(default = "default_failsafe_max_ms")]
+    pub failsafe_max_ms: u64,
     /// What a confirmed write must survive.
     pub durability: Durability,
     /// The lineage, oldest first, at most 64.
     pub histories: Vec<History>,
     /// Latest good snapshot.
     pub snapshot: Option<SnapshotId>,
+}
+
+fn default_failsafe_max_ms() -> u64 {
+    crate::timing::FAILSAFE_MAX.as_millis() as u64
 }
 
 /// Epochs grow by one, so none is ever larger, and JSON keeps integers exact up to here.

@@ -34,7 +34,7 @@ async fn a_server_starts_closed_and_opens_on_promotion_only() {
         "1",
         "the probe write leaves no key"
     );
-    rig.done(&agent, Order::Promote).await;
+    rig.done(&agent, Order::Promote { asks: Vec::new() }).await;
 
     let original = until("the doors", async || rig.client.get_data(&rig.paths.master()).await.ok()).await;
     assert_eq!(String::from_utf8(original.0).unwrap(), agent.redis().to_string());
@@ -240,12 +240,12 @@ async fn a_full_server_leads_and_a_taken_port_is_named() {
     let taken = std::net::TcpListener::bind(("127.0.0.1", agent.redis_port)).unwrap();
     let wanted = member(&started);
     rig.commit(|r| (r.epoch, r.phase, r.master) = (r.epoch + 1, Phase::Promoting, Some(wanted))).await;
-    let answer = rig.order(&agent, Order::Promote).await;
+    let answer = rig.order(&agent, Order::Promote { asks: Vec::new() }).await;
     assert_eq!((answer.outcome, answer.reason.as_str()), (AnswerKind::Failed, "port"));
     assert!(answer.message.contains(&agent.redis_port.to_string()) && !answer.state.unwrap().serving);
     drop(taken);
 
-    let state = rig.done(&agent, Order::Promote).await;
+    let state = rig.done(&agent, Order::Promote { asks: Vec::new() }).await;
     let full = ask(&agent.redis(), "SET k v").await.unwrap_err();
     assert_eq!(full.code(), Some("OOM"), "{full}");
     assert!(state.serving);

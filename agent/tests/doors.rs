@@ -168,7 +168,7 @@ async fn an_instance_asked_to_quit_stays_up_and_starts_nothing() {
     assert_eq!(post(&agent, "/quitquitquit", "").await.0, 200);
     let state = agent.state(&rig).await;
     assert!(state.stopping && state.serving, "it goes on until somebody takes over");
-    let promote = rig.order(&agent, Order::Promote).await;
+    let promote = rig.order(&agent, Order::Promote { asks: Vec::new() }).await;
     assert_eq!(promote.reason, "stopping");
     assert_eq!(post(&agent, "/abortabortabort", "").await.0, 200);
     let state = until("the server is stopped", async || Some(agent.state(&rig).await).filter(|s| s.redis.is_none())).await;

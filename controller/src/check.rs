@@ -41,7 +41,7 @@ fn one_of_each(plan: &Plan, found: &mut Vec<String>) {
     let (mut promoted, mut told) = (0, BTreeSet::new());
     for planned in &plan.actions {
         if let Action::Command { command, .. } = &planned.action {
-            promoted += usize::from(command.order == Order::Promote);
+            promoted += usize::from(matches!(command.order, Order::Promote { .. }));
             let configures = matches!(command.order, Order::Configure { .. } | Order::Backup { .. });
             if !configures && !told.insert(command.stamp.task_id.clone()) {
                 found.push(format!("task {} is told two things at once", command.stamp.task_id));
@@ -163,7 +163,7 @@ impl World<'_> {
         let to_master = master.is_some_and(|m| m.task_id == stamp.task_id && stamp.run_id.as_ref() == Some(&m.run_id));
         let leads = matches!(record.phase, Phase::Stable | Phase::Promoting);
         match &command.order {
-            Order::Promote if !(leads && to_master) => {
+            Order::Promote { .. } if !(leads && to_master) => {
                 found.push(format!("task {} is promoted, which the record does not name", stamp.task_id));
             }
             Order::Fence if leads && to_master => found.push("the master in office is fenced".into()),

@@ -522,6 +522,7 @@ pub fn member(state: &State) -> Option<Member> {
         redis_start_ticks: redis.start_ticks,
         agent_pid: state.agent.pid,
         agent_start_ticks: state.agent.start_ticks,
+        removing: false,
     })
 }
 

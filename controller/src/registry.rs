@@ -86,7 +86,7 @@ impl Registry {
     /// Waits to be elected, as long as it takes; `url` is what others find in the election node.
     pub async fn lead(&self, url: &str) -> Result<Leadership, Error> {
         let client = self.keeper.client()?;
-        for path in [self.paths.controllers(), self.paths.history(), self.paths.operation()] {
+        for path in [self.paths.controllers(), self.paths.history(), self.paths.operation(), self.paths.lease()] {
             zk::ensure(&client, &path).await?;
         }
         let directory = self.paths.controllers();
@@ -97,8 +97,14 @@ impl Registry {
         Ok(Leadership { lock: lock.into_owned(), node })
     }
 
-    /// Makes the record node; refused when there is one.
+    /// Makes the node of a generation, which every transaction of its time checks. Repeating it changes nothing.
+    pub async fn begin_generation(&self, lead: &Leadership, generation: &str) -> Result<(), Error> {
+        Ok(zk::ensure(lead.lock.client(), &self.paths.generation(generation)).await?)
+    }
+
+    /// Makes the record node, after the node of its generation; refused when there is one.
     pub async fn create_record(&self, lead: &Leadership, record: &Record) -> Result<(), Error> {
+        self.begin_generation(lead, &record.generation).await?;
         let path = self.paths.record();
         match call("make", &path, lead.lock.create(&path, &json(record), &persistent())).await {
             Ok(_) => Ok(()),

@@ -119,12 +119,15 @@ async fn dispatch(node: &Arc<Node>, command: Command) -> Result<Done, Halt> {
     match order {
         Order::Start { source } => start::run(node, &stamp, source).await,
         Order::Restore { snapshot } => restore::run(node, &stamp, snapshot).await,
-        Order::Promote => promote::run(node, &running(node)?, &stamp).await,
+        Order::Promote { .. } => promote::run(node, &running(node)?, &stamp).await,
         Order::Follow { master, fork } => follow::run(node, &running(node)?, &stamp, master, fork).await,
         Order::Fence => fence::run(node, &running(node)?, &stamp).await,
         Order::Configure { settings } => configure::run(node, &running(node)?, settings).await,
         Order::Backup { request_id } => backup::run(node, &running(node)?, request_id).await,
         Order::Stop => stop::run(node).await,
+        Order::Hold { .. } | Order::Release | Order::CatchUp { .. } => {
+            Err(refused("not-possible", "this agent cannot hold writes yet"))
+        }
     }
 }
 

@@ -134,6 +134,9 @@ impl Rig {
             known_replicas: vec![],
             evidence: None,
             lease_ms: 2000,
+            failsafe_max_ms: 600_000,
+            master_epoch: 0,
+            pinned: None,
             durability: Durability::default(),
             histories: vec![],
             snapshot: None,
@@ -209,7 +212,7 @@ impl Rig {
             (r.epoch, r.phase, r.master) = (r.epoch + 1, Phase::Promoting, Some(member));
         })
         .await;
-        let state = self.done(agent, Order::Promote).await;
+        let state = self.done(agent, Order::Promote { asks: Vec::new() }).await;
         let replid = state.redis.as_ref().unwrap().replid.clone();
         self.commit(|r| (r.phase, r.initialised, r.master_replid) = (Phase::Stable, true, Some(replid))).await;
         state
@@ -263,6 +266,7 @@ pub fn member(state: &State) -> Member {
         redis_start_ticks: redis.start_ticks,
         agent_pid: state.agent.pid,
         agent_start_ticks: state.agent.start_ticks,
+        removing: false,
     }
 }
 

@@ -67,7 +67,7 @@ pub fn explain(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
         plan.summary = format!("{who} {what}");
         plan.wait(Reason::MasterNotAnswering, format!("{who} {what}; its agent watches it, and ends it if it hangs"));
         if answering && let Some((agent, state)) = record.agents(view).find(|(_, s)| record.is_master(s)) {
-            let order = agent::api::Order::Promote;
+            let order = agent::api::Order::Promote { asks: Vec::new() };
             plan.act(record.command(agent, state, order), "the record names it as master and it does not serve");
         }
         return;

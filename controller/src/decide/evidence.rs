@@ -93,6 +93,12 @@ pub fn describe(evidence: &Evidence) -> String {
         Evidence::Testimony { run_id, witness, verdict } => {
             format!("task {witness} on its host testifies about server run {}: {verdict}", short(run_id))
         }
+        Evidence::Lease { run_id, witness, waited_ms, .. } => {
+            format!("the lease of server run {} is over ({waited_ms} ms), and task {witness} bears witness", short(run_id))
+        }
+        Evidence::Failsafe { run_id, waited_ms, .. } => {
+            format!("server run {} has had no lease for {waited_ms} ms, longer than any promise can carry it", short(run_id))
+        }
         Evidence::Consent { by, .. } => format!("{by} consented to go on without evidence"),
         Evidence::NoneBefore => "there was no master before".into(),
     }

@@ -26,7 +26,7 @@ pub fn promote(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
                 depose::depose(view, record, None, format!("instance {} did not open in time", master.instance), plan);
                 return;
             }
-            plan.act(record.command(agent, state, Order::Promote), "the record names it");
+            plan.act(record.command(agent, state, Order::Promote { asks: Vec::new() }), "the record names it");
             plan.wait(Reason::WaitingForPromotion, plan.summary.clone());
         }
         None => depose::explain(view, record, plan),

@@ -97,6 +97,9 @@ impl Case {
             known_replicas: members[1..].to_vec(),
             evidence: Some(Evidence::NoneBefore),
             lease_ms: 2000,
+            failsafe_max_ms: 600_000,
+            master_epoch: 0,
+            pinned: None,
             durability: Durability { acks: 0 },
             histories: vec![History { epoch: 4, replid: OLD.into(), from: 0, to: None, next: None }],
             snapshot: None,
@@ -404,7 +407,7 @@ fn the_named_winner_is_promoted_and_then_the_change_is_over() {
             r.master = Some(Member { instance: 1, task_id: "task-1".into(), run_id: "run-1".into(), ..Member::default() });
         })
     };
-    assert_eq!(orders(&promoting().plan()), [(1, Order::Promote)]);
+    assert_eq!(orders(&promoting().plan()), [(1, Order::Promote { asks: Vec::new() })]);
     let opened = promoting().state(1, |s| {
         s.role = Role::Master;
         s.assigned_epoch = 5;
@@ -483,7 +486,7 @@ fn an_old_master_follows_the_new_one_with_the_fork_named() {
 #[test]
 fn nobody_follows_a_master_that_does_not_serve() {
     let case = Case::stable().state(2, |s| s.redis = None).state(0, |s| s.serving = false);
-    assert_eq!(orders(&case.plan()), [(0, Order::Promote)]);
+    assert_eq!(orders(&case.plan()), [(0, Order::Promote { asks: Vec::new() })]);
 }
 
 #[test]

@@ -255,7 +255,7 @@ impl Sim {
                     self.start(at, epoch, &format!("snapshot:{snapshot}"), position, writes);
                 }
             }
-            Order::Promote => self.promote(at, epoch),
+            Order::Promote { .. } => self.promote(at, epoch),
             Order::Follow { master, .. } => {
                 let state = &mut self.instances[at].state;
                 let redis = state.redis.as_mut().unwrap();
@@ -271,7 +271,7 @@ impl Sim {
             }
             Order::Configure { settings } => self.instances[at].state.settings = settings,
             Order::Stop => self.kill_server(at),
-            Order::Backup { .. } => (),
+            Order::Backup { .. } | Order::Hold { .. } | Order::Release | Order::CatchUp { .. } => (),
         }
     }
 

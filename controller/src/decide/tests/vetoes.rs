@@ -29,7 +29,7 @@ fn assert_veto(case: &Case, action: Action, part: &str) {
 #[test]
 fn a_second_master_is_vetoed() {
     let stable = Case::stable();
-    assert_veto(&stable, command(&stable, 1, Order::Promote), "promoted, which the record does not name");
+    assert_veto(&stable, command(&stable, 1, Order::Promote { asks: Vec::new() }), "promoted, which the record does not name");
     assert_veto(&stable, command(&stable, 0, Order::Fence), "the master in office is fenced");
     assert_veto(&stable, command(&stable, 0, Order::Stop), "the master in office is stopped");
     let named = |r: &mut Record| {

@@ -1,0 +1,137 @@
+//! The lengths of time that the lease rests on, their relations, and the margins between clocks. Shared by agents and controllers. Pure.
+//!
+//! Every length is measured on `CLOCK_BOOTTIME` or a monotonic clock of one machine; between machines only rates are compared, and they
+//! differ by at most [`DRIFT_PER_MILLE`].
+
+use std::time::Duration;
+
+/// Lease length unless the cluster file says otherwise.
+pub const LEASE: Duration = Duration::from_secs(2);
+/// Longest time on promises alone, unless the cluster file says otherwise.
+pub const FAILSAFE_MAX: Duration = Duration::from_secs(600);
+/// How much faster one machine's clock may run than another's, in thousandths.
+pub const DRIFT_PER_MILLE: u32 = 1;
+/// Longest wait for the answer to `CLIENT PAUSE`; then the server is killed.
+pub const PAUSE_BOUND: Duration = Duration::from_millis(150);
+/// Longest time from SIGKILL to the end of the main thread. Measured 0.5 to 3 ms on servers of 2 GB.
+pub const KILL_TIME: Duration = Duration::from_millis(50);
+/// Longest wait between two lines of an agent's stream.
+pub const HEARTBEAT: Duration = Duration::from_millis(250);
+/// How often the server is probed.
+pub const PROBE_EVERY: Duration = Duration::from_millis(250);
+/// A server that has neither answered nor run for so long is hung.
+pub const HUNG_AFTER: Duration = Duration::from_secs(1);
+/// A server that runs and does not answer keeps its lease for so long.
+pub const BUSY_AFTER: Duration = Duration::from_secs(5);
+
+/// The time that a stop may take: to send the pause, wait for its answer in vain, and kill.
+pub const STOP_BOUND: Duration = PAUSE_BOUND.saturating_add(KILL_TIME);
+
+/// What is added to a length that was measured on another machine's clock: drift over the whole time, and the bound of a stop.
+pub fn margin(length: Duration) -> Duration {
+    length * DRIFT_PER_MILLE / 1000 + STOP_BOUND
+}
+
+/// A length as another machine must wait for it to be over here.
+pub fn with_margin(length: Duration) -> Duration {
+    length + margin(length)
+}
+
+/// How often a lease of this length is renewed.
+pub fn renew_every(lease: Duration) -> Duration {
+    lease / 4
+}
+
+/// Longest wait for an answer to what makes a server writable: sent only while the lease has more than this left.
+pub fn office_bound(lease: Duration) -> Duration {
+    lease / 4
+}
+
+/// The lengths that people choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// Lease length.
+    pub lease: Duration,
+    /// Longest time on promises alone.
+    pub failsafe_max: Duration,
+    /// An agent not heard for so long is silent.
+    pub silent_after: Duration,
+    /// ZooKeeper session of the controllers.
+    pub session: Duration,
+}
+
+/// The relations that must hold; each that does not is stated with its figures. Empty when all hold.
+pub fn mistakes(chosen: &Chosen) -> Vec<String> {
+    let Chosen { lease, failsafe_max, silent_after, session } = *chosen;
+    let relations = [
+        (
+            lease >= renew_every(lease) * 2 + STOP_BOUND + office_bound(lease) / 2 && lease >= Duration::from_millis(1000),
+            format!(
+                "lease ({lease:?}) >= 1 s: two renewals, the stop ({STOP_BOUND:?}) and the opening of a port must fit into it"
+            ),
+        ),
+        (
+            failsafe_max >= lease * 2,
+            format!(
+                "failsafe.max ({failsafe_max:?}) >= 2 x lease ({:?}): else a lease ends before a promise can help",
+                lease * 2
+            ),
+        ),
+        (
+            silent_after >= HEARTBEAT * 3,
+            format!(
+                "silent_after ({silent_after:?}) >= 3 x heartbeat ({:?}): else two late lines make an agent silent",
+                HEARTBEAT * 3
+            ),
+        ),
+        (
+            silent_after <= lease + margin(lease),
+            format!(
+                "silent_after ({silent_after:?}) <= lease + margin ({:?}): a longer silence only delays a failover",
+                lease + margin(lease)
+            ),
+        ),
+        (
+            session >= silent_after * 2,
+            format!(
+                "zookeeper_session ({session:?}) >= 2 x silent_after ({:?}): else controllers change before agents are silent",
+                silent_after * 2
+            ),
+        ),
+    ];
+    relations.into_iter().filter(|(holds, _)| !holds).map(|(_, relation)| format!("this must hold: {relation}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULTS: Chosen = Chosen {
+        lease: LEASE,
+        failsafe_max: FAILSAFE_MAX,
+        silent_after: Duration::from_secs(1),
+        session: Duration::from_secs(6),
+    };
+
+    #[test]
+    fn the_defaults_fit_together() {
+        assert_eq!(mistakes(&DEFAULTS), Vec::<String>::new());
+        assert!(PROBE_EVERY * 2 < HUNG_AFTER && HUNG_AFTER < BUSY_AFTER);
+    }
+
+    #[test]
+    fn each_relation_is_stated_with_its_figures() {
+        let cases = [
+            (Chosen { lease: Duration::from_millis(900), ..DEFAULTS }, "lease (900ms) >= 1 s"),
+            (Chosen { failsafe_max: Duration::from_secs(3), ..DEFAULTS }, "failsafe.max (3s) >= 2 x lease (4s)"),
+            (Chosen { silent_after: Duration::from_millis(500), ..DEFAULTS }, "silent_after (500ms) >= 3 x heartbeat"),
+            (Chosen { silent_after: Duration::from_secs(3), ..DEFAULTS }, "silent_after (3s) <= lease + margin"),
+            (Chosen { session: Duration::from_secs(1), ..DEFAULTS }, "zookeeper_session (1s) >= 2 x silent_after"),
+        ];
+        for (chosen, expected) in cases {
+            let found = mistakes(&chosen);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(found[0].contains(expected), "{found:?}");
+        }
+    }
+}
