@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::types::ResponseCode;
+use crate::types::{ResponseCode, StartedJobUpdate};
 use crate::{serverset, wire};
 
 /// Longest text of the scheduler that an error carries, in characters: a rejected job may be echoed whole, secrets included.
@@ -156,6 +156,15 @@ pub enum Error {
         /// Its explanation, bounded.
         message: String,
     },
+    /// An update of the job is active: no other can start. It may be our own, started by a call whose answer was lost; its
+    /// labels tell.
+    #[error("the scheduler refused {method}: update {} of {} is active; wait for its end or abort it", update.key.id, update.key.job)]
+    UpdateActive {
+        /// The call.
+        method: &'static str,
+        /// The update in the way.
+        update: Box<StartedJobUpdate>,
+    },
     /// OK, but without the result that the call has.
     #[error("the scheduler answered {method} with OK but without its result")]
     NoResult {
@@ -197,6 +206,7 @@ impl Error {
             | Error::NotThrift { .. }
             | Error::Decode { .. }
             | Error::Exception { .. }
+            | Error::UpdateActive { .. }
             | Error::NoResult { .. } => false,
         }
     }
@@ -213,6 +223,7 @@ impl Error {
             | Error::Connect { .. }
             | Error::NotLeading { .. }
             | Error::Redirects { .. }
+            | Error::UpdateActive { .. }
             | Error::Unauthorized { .. } => true,
             Error::Status { status, .. } => (300..500).contains(status),
             Error::Exception { exception, .. } => *exception == wire::ApplicationException::UNKNOWN_METHOD,
@@ -247,6 +258,7 @@ impl Error {
             Error::Decode { .. } => "decode",
             Error::Exception { .. } => "exception",
             Error::Response { code, .. } => response_kind(*code),
+            Error::UpdateActive { .. } => "update_active",
             Error::NoResult { .. } => "no_result",
             Error::GaveUp { source, .. } => source.kind(),
         }
@@ -256,6 +268,7 @@ impl Error {
     pub fn response_code(&self) -> Option<ResponseCode> {
         match self {
             Error::Response { code, .. } => Some(*code),
+            Error::UpdateActive { .. } => Some(ResponseCode::INVALID_REQUEST),
             Error::GaveUp { source, .. } => source.response_code(),
             _ => None,
         }

@@ -1,9 +1,9 @@
-//! Every field of a task's configuration survives writing and reading, also those that no recording has.
+//! Every field of a task's configuration and of an update survives writing and reading, also those that no recording has.
 
 use std::collections::BTreeMap;
 
 use aurora::types::*;
-use aurora::wire::{Call, decode_call, encode_call};
+use aurora::wire::{Call, Reply, decode_call, decode_reply, encode_call, encode_reply};
 
 fn text(text: &str) -> String {
     text.to_owned()
@@ -57,7 +57,10 @@ fn full() -> TaskConfig {
 }
 
 fn assert_survives(task_config: TaskConfig) {
-    let call = Call::CreateJob { description: Box::new(JobConfiguration::service(task_config, 5)) };
+    assert_call_survives(Call::CreateJob { description: Box::new(JobConfiguration::service(task_config, 5)) });
+}
+
+fn assert_call_survives(call: Call) {
     let bytes = encode_call(&call, 1).expect("known kinds only");
     assert_eq!(decode_call(&bytes).expect("what was written"), (1, call));
 }
@@ -114,6 +117,71 @@ fn every_restriction_of_a_query_survives() {
     };
     let call = Call::GetJobUpdateSummaries { query };
     assert_eq!(decode_call(&encode_call(&call, 0).unwrap()).unwrap().1, call);
+}
+
+#[test]
+fn every_setting_and_strategy_of_an_update_survives() {
+    let batch = JobUpdateStrategy::Batch(BatchStrategy { group_size: 2, autopause_after_batch: true });
+    let steps = VariableBatchStrategy { group_sizes: vec![1, 2, 4], autopause_after_batch: true };
+    for strategy in [JobUpdateStrategy::Queue(3), batch, JobUpdateStrategy::VariableBatch(steps)] {
+        let settings = JobUpdateSettings {
+            update_group_size: 2,
+            max_per_instance_failures: 1,
+            max_failed_instances: 2,
+            min_wait_in_instance_running_ms: 45_000,
+            rollback_on_failure: true,
+            update_only_these_instances: vec![Range { first: 1, last: 1 }, Range { first: 3, last: 4 }],
+            wait_for_batch_completion: true,
+            block_if_no_pulses_after_ms: Some(60_000),
+            sla_aware: Some(true),
+            update_strategy: Some(strategy),
+        };
+        let metadata = Some(vec![Metadata { key: text("op"), value: text("7") }]);
+        let request = Box::new(JobUpdateRequest { task_config: full(), instance_count: 5, settings, metadata });
+        assert_call_survives(Call::GetJobUpdateDiff { request: request.clone() });
+        assert_call_survives(Call::StartJobUpdate { request, message: Some(text("upgrade")) });
+    }
+}
+
+#[test]
+fn every_call_on_an_update_survives() {
+    let key = JobUpdateKey { job: JobKey::new("a", "b", "c"), id: text("u") };
+    for message in [None, Some(text("why"))] {
+        assert_call_survives(Call::PauseJobUpdate { key: key.clone(), message: message.clone() });
+        assert_call_survives(Call::ResumeJobUpdate { key: key.clone(), message: message.clone() });
+        assert_call_survives(Call::AbortJobUpdate { key: key.clone(), message: message.clone() });
+        assert_call_survives(Call::RollbackJobUpdate { key: key.clone(), message });
+    }
+    assert_call_survives(Call::PulseJobUpdate { key });
+}
+
+#[test]
+fn every_call_about_maintenance_survives() {
+    let hosts = vec![text("h2"), text("h1")];
+    assert_call_survives(Call::StartMaintenance { hosts: hosts.clone() });
+    assert_call_survives(Call::DrainHosts { hosts: hosts.clone() });
+    assert_call_survives(Call::MaintenanceStatus { hosts: hosts.clone() });
+    assert_call_survives(Call::EndMaintenance { hosts: hosts.clone() });
+    assert_call_survives(Call::SlaDrainHosts { hosts, default_sla_policy: full().sla_policy, timeout_secs: 900 });
+}
+
+#[test]
+fn every_answer_about_updates_and_maintenance_survives() {
+    let group = ConfigGroup { config: full(), instances: vec![Range { first: 0, last: 2 }] };
+    let hosts = vec![HostStatus { host: text("h1"), mode: MaintenanceMode::DRAINING }];
+    let diff = JobUpdateDiff { add: vec![group.clone()], remove: vec![], update: vec![group.clone()], unchanged: vec![group] };
+    let payloads = [
+        ("getJobUpdateDiff", Payload::UpdateDiff(diff)),
+        ("pulseJobUpdate", Payload::Pulse(JobUpdatePulseStatus::OK)),
+        ("startMaintenance", Payload::MaintenanceStarted(hosts.clone())),
+        ("drainHosts", Payload::HostsDrained(hosts.clone())),
+        ("maintenanceStatus", Payload::MaintenanceStatus(hosts.clone())),
+        ("endMaintenance", Payload::MaintenanceEnded(hosts)),
+    ];
+    for (method, payload) in payloads {
+        let reply = Reply::Response(Response { result: Some(payload), ..Response::default() });
+        assert_eq!(decode_reply(method, 1, &encode_reply(method, 1, &reply).unwrap()).unwrap(), reply, "{method}");
+    }
 }
 
 #[test]

@@ -5,15 +5,17 @@ use std::path::PathBuf;
 
 use aurora::serverset::Member;
 use aurora::types::{
-    InstanceKey, JobConfiguration, JobKey, JobUpdateKey, JobUpdateQuery, JobUpdateStatus, Payload, Response, ResponseCode,
-    ScheduleStatus, ScheduledTask, TaskQuery,
+    InstanceKey, JobConfiguration, JobKey, JobUpdateAction, JobUpdateDetails, JobUpdateKey, JobUpdatePulseStatus, JobUpdateQuery,
+    JobUpdateRequest, JobUpdateSettings, JobUpdateStatus, JobUpdateStrategy, Metadata, Payload, Range, Response, ResponseCode,
+    ScheduleStatus, ScheduledTask, StartedJobUpdate, TaskQuery,
 };
 use aurora::wire::{Call, Reply, decode_call, decode_reply, encode_call, encode_reply};
 
 /// Every recording that we keep, with the method called.
-const RECORDINGS: [(&str, &str); 14] = [
+const RECORDINGS: [(&str, &str); 23] = [
     ("001-getRoleSummary-empty-bin", "getRoleSummary"),
     ("007-getTasksStatus-unknown-job", "getTasksStatus"),
+    ("014-populateJobConfig", "populateJobConfig"),
     ("027-createJob", "createJob"),
     ("028-createJob-exists", "createJob"),
     ("030-getTasksStatus-bin", "getTasksStatus"),
@@ -25,7 +27,15 @@ const RECORDINGS: [(&str, &str); 14] = [
     ("048-killTasks-no-instance", "killTasks"),
     ("049-killTasks", "killTasks"),
     ("050-addInstances", "addInstances"),
+    ("112-startJobUpdate-create", "startJobUpdate"),
+    ("117-startJobUpdate-conflict", "startJobUpdate"),
+    ("118-getJobUpdateDetails-done", "getJobUpdateDetails"),
+    ("119-startJobUpdate-unchanged", "startJobUpdate"),
+    ("125-startJobUpdate-rolling", "startJobUpdate"),
     ("130-summaries-awaiting-pulse", "getJobUpdateSummaries"),
+    ("139-details-pulse", "getJobUpdateDetails"),
+    ("140-pulse-finished", "pulseJobUpdate"),
+    ("147-abort", "abortJobUpdate"),
 ];
 
 fn recorded(file: &str) -> Vec<u8> {
@@ -94,6 +104,8 @@ fn responses_read_and_written_again_are_the_same_bytes() {
 fn calls_built_here_are_the_bytes_that_were_sent() {
     let running = TaskQuery { statuses: vec![ScheduleStatus::RUNNING], ..TaskQuery::job(&cache()) };
     let update = JobUpdateKey { job: cache(), id: "6a8e7d66-dc05-41c1-996e-18a7c00097dc".to_owned() };
+    let of = |update: &JobUpdateKey| JobUpdateQuery { key: Some(update.clone()), ..JobUpdateQuery::default() };
+    let aborted = JobUpdateKey { job: cache(), id: "3def0c57-90d7-4252-b4e8-22db42f90584".to_owned() };
     let kill = |instances: i32, message: Option<&str>| Call::KillTasks {
         job: cache(),
         instances: Some(vec![instances]),
@@ -109,10 +121,10 @@ fn calls_built_here_are_the_bytes_that_were_sent() {
         ("048-killTasks-no-instance", kill(77, None)),
         ("049-killTasks", kill(2, Some("operator: scale down"))),
         ("050-addInstances", Call::AddInstances { key: InstanceKey { job_key: cache(), instance_id: 0 }, count: 1 }),
-        (
-            "130-summaries-awaiting-pulse",
-            Call::GetJobUpdateSummaries { query: JobUpdateQuery { key: Some(update), ..JobUpdateQuery::default() } },
-        ),
+        ("130-summaries-awaiting-pulse", Call::GetJobUpdateSummaries { query: of(&update) }),
+        ("139-details-pulse", Call::GetJobUpdateDetails { query: of(&update) }),
+        ("140-pulse-finished", Call::PulseJobUpdate { key: update }),
+        ("147-abort", Call::AbortJobUpdate { key: aborted, message: Some("stop it".to_owned()) }),
     ];
     for (name, call) in calls {
         assert_same(name, &encode_call(&call, 0).unwrap(), &request(name));
@@ -180,8 +192,9 @@ fn refusals_keep_their_code_and_text() {
 fn a_blocked_update_counts_as_active() {
     let Some(Payload::JobUpdates(updates)) = response("130-summaries-awaiting-pulse").result else { panic!("no updates") };
     assert_eq!(updates.len(), 1);
-    assert_eq!(updates[0].state.status, JobUpdateStatus::ROLL_FORWARD_AWAITING_PULSE);
-    assert!(updates[0].state.status.is_active());
+    let status = updates[0].state.as_ref().unwrap().status;
+    assert_eq!(status, JobUpdateStatus::ROLL_FORWARD_AWAITING_PULSE);
+    assert!(status.is_active());
     assert_eq!(updates[0].key.job, cache());
 }
 
@@ -197,4 +210,92 @@ fn a_schedulers_member_read_and_written_again_is_the_same_bytes() {
     assert_eq!(member.service_endpoint.to_string(), "127.0.0.1:18081");
     assert_eq!((member.status.as_str(), member.shard), (Member::ALIVE, None));
     assert_same("zk-member.json", &member.to_json(), &bytes);
+}
+
+fn start(name: &str) -> (JobUpdateRequest, Option<String>) {
+    match decode_call(&request(name)).expect("a recorded call").1 {
+        Call::StartJobUpdate { request, message } => (*request, message),
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+fn started(name: &str) -> StartedJobUpdate {
+    match response(name).result {
+        Some(Payload::StartedUpdate(started)) => *started,
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+fn details(name: &str) -> JobUpdateDetails {
+    match response(name).result {
+        Some(Payload::UpdateDetails(mut details)) if details.len() == 1 => details.remove(0),
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_start_built_here_is_the_bytes_that_were_sent() {
+    let (recorded, _) = start("125-startJobUpdate-rolling");
+    let settings =
+        JobUpdateSettings { min_wait_in_instance_running_ms: 500, update_strategy: None, ..JobUpdateSettings::one_by_one() };
+    let built = JobUpdateRequest { task_config: recorded.task_config, instance_count: 3, settings, metadata: None };
+    let call = Call::StartJobUpdate { request: Box::new(built), message: Some("v2".to_owned()) };
+    assert_same("125", &encode_call(&call, 0).unwrap(), &request("125-startJobUpdate-rolling"));
+}
+
+#[test]
+fn a_started_update_has_a_key_and_our_labels_but_no_state_yet() {
+    let started = started("112-startJobUpdate-create");
+    assert_eq!(started.key.id, "93d1d4d4-b4f2-45a1-b5d8-222c071a4803");
+    let summary = started.update_summary.unwrap();
+    assert_eq!(summary.metadata, start("112-startJobUpdate-create").0.metadata);
+    assert_eq!(summary.metadata, Some(vec![Metadata { key: "op".to_owned(), value: "m1".to_owned() }]));
+    assert_eq!((summary.state, summary.user.as_deref()), (None, Some("UNSECURE")));
+}
+
+#[test]
+fn a_refused_start_names_the_update_that_is_in_the_way() {
+    let answer = response("117-startJobUpdate-conflict");
+    assert_eq!(answer.response_code, ResponseCode::INVALID_REQUEST);
+    assert!(answer.message().starts_with("An active update already exists for this job"));
+    let other = started("117-startJobUpdate-conflict");
+    assert_eq!(other.key, started("112-startJobUpdate-create").key);
+    assert_eq!(other.update_summary.unwrap().state.unwrap().status, JobUpdateStatus::ROLLING_FORWARD);
+}
+
+#[test]
+fn a_start_that_changes_nothing_is_ok_without_a_result() {
+    let answer = response("119-startJobUpdate-unchanged");
+    assert_eq!((answer.response_code, answer.result.clone()), (ResponseCode::OK, None));
+    assert_eq!(answer.message(), "Job is unchanged by proposed update.");
+}
+
+#[test]
+fn details_tell_instructions_and_history() {
+    let details = details("139-details-pulse");
+    let settings = &details.update.instructions.settings;
+    assert_eq!(settings.block_if_no_pulses_after_ms, Some(3000));
+    assert_eq!(settings.update_strategy, Some(JobUpdateStrategy::Queue(1)));
+    let desired = details.update.instructions.desired_state.unwrap();
+    assert_eq!(desired.instances, [Range { first: 0, last: 2 }]);
+    let statuses: Vec<i32> = details.update_events.iter().map(|event| event.status.0).collect();
+    assert_eq!(statuses, [9, 2, 0, 2, 9, 0, 9, 0, 4]);
+    assert_eq!(details.update_events[6].message.as_deref(), Some("Pulses from external service have timed out."));
+    let first = &details.instance_events[0];
+    assert_eq!((first.instance_id, first.action), (0, JobUpdateAction::INSTANCE_UPDATING));
+}
+
+#[test]
+fn a_pulse_for_an_update_that_has_ended_is_finished() {
+    assert_eq!(response("140-pulse-finished").result, Some(Payload::Pulse(JobUpdatePulseStatus::FINISHED)));
+}
+
+#[test]
+fn a_populated_configuration_is_the_one_of_the_stored_job() {
+    let Some(Payload::Populated(mut populated)) = response("014-populateJobConfig").result else { panic!("no configuration") };
+    let mut stored = tasks("030-getTasksStatus-bin")[0].assigned_task.task.clone();
+    for config in [populated.as_mut(), &mut stored] {
+        config.resources.sort_by_key(|resource| format!("{resource:?}"));
+    }
+    assert_eq!(*populated, stored);
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::http::{Answer, Http};
 use super::{Endpoint, Options};
 use crate::error::{Error, excerpt};
-use crate::types::{Response, ResponseCode};
+use crate::types::{Payload, Response, ResponseCode};
 use crate::wire::{self, Call, Reply};
 
 /// Pause after the first failed attempt; it doubles up to [`LONGEST_PAUSE`].
@@ -79,15 +79,21 @@ impl Caller {
     }
 }
 
-/// A read may be repeated whatever became of it, a change only when it was certainly not applied.
+/// Most changes may be repeated only when they were certainly not applied.
 fn may_repeat(call: &Call, error: &Error) -> bool {
-    error.is_retryable() && (call.is_read() || error.is_definite())
+    error.is_retryable() && (call.is_repeatable() || error.is_definite())
 }
 
 /// A reply is a success only with the code OK.
 fn judge(method: &'static str, reply: Reply) -> Result<Response, Error> {
     match reply {
         Reply::Response(response) if response.response_code == ResponseCode::OK => Ok(response),
+        // Only the answer to a start carries an update, and with a refusal it is another one.
+        Reply::Response(Response {
+            response_code: ResponseCode::INVALID_REQUEST,
+            result: Some(Payload::StartedUpdate(other)),
+            ..
+        }) => Err(Error::UpdateActive { method, update: other }),
         Reply::Response(response) => {
             Err(Error::Response { method, code: response.response_code, message: excerpt(&response.message()) })
         }

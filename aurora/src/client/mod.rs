@@ -1,20 +1,24 @@
 //! [`Client`]: one method per call of the scheduler's API. The controller and the command line use it.
 //!
-//! `mod.rs` says what each call returns, `call` holds deadline and retry, `http` makes one attempt, `leader` finds whom to ask.
-//! Invariant: a call is repeated only if it reads, or if it was certainly not applied; so `addInstances` never adds twice.
+//! `mod.rs` (jobs and tasks), `updates` and `maintenance` say what each call returns, `call` holds deadline and retry, `http`
+//! makes one attempt, `leader` finds whom to ask. Invariant: a call is repeated only if a second one adds nothing to the first,
+//! or if the first was certainly not applied; so `addInstances` never adds twice.
 
 mod call;
 mod http;
 mod leader;
+mod maintenance;
+mod updates;
 
 use std::time::Duration;
 
 pub use leader::{Endpoint, Sessions};
+pub use updates::Started;
 
 use crate::error::Error;
 use crate::types::{
-    InstanceKey, InstanceSet, JobConfiguration, JobKey, JobUpdateQuery, JobUpdateSummary, Payload, Response, RoleSummary,
-    ScheduledTask, ServerInfo, TaskQuery,
+    InstanceKey, InstanceSet, JobConfiguration, JobKey, Payload, Response, RoleSummary, ScheduledTask, ServerInfo, TaskConfig,
+    TaskQuery,
 };
 use crate::wire::Call;
 
@@ -105,10 +109,11 @@ impl Client {
         self.read(Call::GetTasksStatus { query: query.clone() }, take_tasks).await
     }
 
-    /// The updates that match, newest first. An active one locks the job against add, kill and restart.
-    pub async fn job_updates(&self, query: &JobUpdateQuery) -> Result<Vec<JobUpdateSummary>, Error> {
-        let take = |payload| if let Payload::JobUpdates(updates) = payload { Some(updates) } else { None };
-        self.read(Call::GetJobUpdateSummaries { query: query.clone() }, take).await
+    /// How the scheduler would store a job's configuration. It compares updates with this, not with what was sent.
+    pub async fn populate(&self, job: &JobConfiguration) -> Result<TaskConfig, Error> {
+        let call = Call::PopulateJobConfig { description: Box::new(job.clone()) };
+        let take = |payload| if let Payload::Populated(config) = payload { Some(*config) } else { None };
+        self.read(call, take).await
     }
 
     /// The roles that have jobs.

@@ -184,3 +184,45 @@ open_enum! {
         RO = 2,
     }
 }
+
+open_enum! {
+    /// What an update did with an instance.
+    JobUpdateAction {
+        /// Done.
+        INSTANCE_UPDATED = 1,
+        /// Done on the way back.
+        INSTANCE_ROLLED_BACK = 2,
+        /// Begun.
+        INSTANCE_UPDATING = 3,
+        /// Begun on the way back.
+        INSTANCE_ROLLING_BACK = 4,
+        /// Failed too often.
+        INSTANCE_UPDATE_FAILED = 5,
+        /// Failed too often on the way back.
+        INSTANCE_ROLLBACK_FAILED = 6,
+    }
+}
+
+open_enum! {
+    /// What became of a pulse.
+    JobUpdatePulseStatus {
+        /// It counts: the update is active and coordinated.
+        OK = 1,
+        /// It does nothing: the update has ended, or was never coordinated, **or is unknown**.
+        FINISHED = 2,
+    }
+}
+
+open_enum! {
+    /// Where the maintenance of a host stands.
+    MaintenanceMode {
+        /// In use.
+        NONE = 1,
+        /// Less preferred for new tasks.
+        SCHEDULED = 2,
+        /// Gets no new tasks; those that are there are on their way out.
+        DRAINING = 3,
+        /// Empty, and gets no new tasks.
+        DRAINED = 4,
+    }
+}

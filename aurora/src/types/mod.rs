@@ -7,6 +7,7 @@
 mod config;
 mod enums;
 mod instances;
+mod maintenance;
 mod query;
 mod response;
 mod task;
@@ -17,9 +18,17 @@ pub use config::{
     ExecutorConfig, FetcherUri, Identity, Image, JobConfiguration, JobKey, MesosContainer, Metadata, ParseJobKeyError,
     PartitionPolicy, PercentageSlaPolicy, Resource, SlaPolicy, TaskConfig, TaskConstraint, ValueConstraint, Volume,
 };
-pub use enums::{CronCollisionPolicy, JobUpdateStatus, ResponseCode, ScheduleStatus, VolumeMode};
+pub use enums::{
+    CronCollisionPolicy, JobUpdateAction, JobUpdatePulseStatus, JobUpdateStatus, MaintenanceMode, ResponseCode, ScheduleStatus,
+    VolumeMode,
+};
 pub use instances::InstanceSet;
+pub use maintenance::HostStatus;
 pub use query::{InstanceKey, JobUpdateQuery, TaskQuery};
 pub use response::{Payload, Response, ResponseDetail, RoleSummary, ServerInfo};
 pub use task::{AssignedTask, ScheduledTask, TaskEvent};
-pub use update::{JobUpdateKey, JobUpdateState, JobUpdateSummary};
+pub use update::{
+    BatchStrategy, ConfigGroup, InstanceTaskConfig, JobInstanceUpdateEvent, JobUpdate, JobUpdateDetails, JobUpdateDiff,
+    JobUpdateEvent, JobUpdateInstructions, JobUpdateKey, JobUpdateRequest, JobUpdateSettings, JobUpdateState, JobUpdateStrategy,
+    JobUpdateSummary, Range, StartedJobUpdate, VariableBatchStrategy,
+};

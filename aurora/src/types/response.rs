@@ -1,6 +1,9 @@
 //! The one struct that every call answers with.
 
-use super::{JobConfiguration, JobUpdateSummary, ResponseCode, ScheduledTask};
+use super::{
+    HostStatus, JobConfiguration, JobUpdateDetails, JobUpdateDiff, JobUpdatePulseStatus, JobUpdateSummary, ResponseCode,
+    ScheduledTask, StartedJobUpdate, TaskConfig,
+};
 
 /// The scheduler's answer to any call.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,6 +37,24 @@ pub enum Payload {
     Roles(Vec<RoleSummary>),
     /// Answer of `getJobUpdateSummaries`, newest first.
     JobUpdates(Vec<JobUpdateSummary>),
+    /// Answer of `populateJobConfig`: a configuration as the scheduler would store it.
+    Populated(Box<TaskConfig>),
+    /// Answer of `startJobUpdate`; with INVALID_REQUEST it is the active update that is in the way.
+    StartedUpdate(Box<StartedJobUpdate>),
+    /// Answer of `getJobUpdateDetails`, newest first.
+    UpdateDetails(Vec<JobUpdateDetails>),
+    /// Answer of `pulseJobUpdate`.
+    Pulse(JobUpdatePulseStatus),
+    /// Answer of `getJobUpdateDiff`.
+    UpdateDiff(JobUpdateDiff),
+    /// Answer of `startMaintenance`: the hosts that the scheduler knows.
+    MaintenanceStarted(Vec<HostStatus>),
+    /// Answer of `drainHosts` and `slaDrainHosts`: the hosts that the scheduler knows.
+    HostsDrained(Vec<HostStatus>),
+    /// Answer of `maintenanceStatus`: the hosts that the scheduler knows.
+    MaintenanceStatus(Vec<HostStatus>),
+    /// Answer of `endMaintenance`: the hosts that the scheduler knows.
+    MaintenanceEnded(Vec<HostStatus>),
     /// Answer of a call that we do not make; the union's field id, 0 when it was empty. It cannot be written.
     Unknown(i16),
 }

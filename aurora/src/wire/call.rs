@@ -6,7 +6,8 @@ use super::Error;
 use super::io::{
     Maybe, Plain, Reader, Set, Slot, Wire, Writer, read_fields, slot_type, wire_struct, write_field, write_fields, writer,
 };
-use crate::types::{InstanceKey, JobConfiguration, JobKey, JobUpdateQuery, TaskQuery};
+use super::structs::Wrapped;
+use crate::types::{InstanceKey, JobConfiguration, JobKey, JobUpdateKey, JobUpdateQuery, JobUpdateRequest, SlaPolicy, TaskQuery};
 
 /// One call of the API with its arguments.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +63,90 @@ pub enum Call {
         /// Which instances; the scheduler refuses an empty set.
         shard_ids: Vec<i32>,
     },
+    /// `populateJobConfig`: how the scheduler would store a job's configuration.
+    PopulateJobConfig {
+        /// The job.
+        description: Box<JobConfiguration>,
+    },
+    /// `getJobUpdateDetails`: job updates with their instructions and history.
+    GetJobUpdateDetails {
+        /// Which updates.
+        query: JobUpdateQuery,
+    },
+    /// `getJobUpdateDiff`: what an update would do.
+    GetJobUpdateDiff {
+        /// The update.
+        request: Box<JobUpdateRequest>,
+    },
+    /// `startJobUpdate`: change a job, instance by instance.
+    StartJobUpdate {
+        /// What it is to become.
+        request: Box<JobUpdateRequest>,
+        /// Why, for the update's history.
+        message: Option<String>,
+    },
+    /// `pauseJobUpdate`: stop where it is.
+    PauseJobUpdate {
+        /// Which update.
+        key: JobUpdateKey,
+        /// Why, for the update's history.
+        message: Option<String>,
+    },
+    /// `resumeJobUpdate`: go on after a pause.
+    ResumeJobUpdate {
+        /// Which update.
+        key: JobUpdateKey,
+        /// Why, for the update's history.
+        message: Option<String>,
+    },
+    /// `abortJobUpdate`: end it, leaving the instances as they are.
+    AbortJobUpdate {
+        /// Which update.
+        key: JobUpdateKey,
+        /// Why, for the update's history.
+        message: Option<String>,
+    },
+    /// `rollbackJobUpdate`: turn round.
+    RollbackJobUpdate {
+        /// Which update.
+        key: JobUpdateKey,
+        /// Why, for the update's history.
+        message: Option<String>,
+    },
+    /// `pulseJobUpdate`: a sign of life of the update's coordinator.
+    PulseJobUpdate {
+        /// Which update.
+        key: JobUpdateKey,
+    },
+    /// `startMaintenance`: prefer other hosts for new tasks.
+    StartMaintenance {
+        /// Which hosts.
+        hosts: Vec<String>,
+    },
+    /// `drainHosts`: end every task there at once.
+    DrainHosts {
+        /// Which hosts.
+        hosts: Vec<String>,
+    },
+    /// `slaDrainHosts`: end every task there as its SLA policy allows.
+    SlaDrainHosts {
+        /// Which hosts.
+        hosts: Vec<String>,
+        /// For tasks without a policy of their own.
+        default_sla_policy: Option<SlaPolicy>,
+        /// After this time the policies no longer count.
+        timeout_secs: i64,
+    },
+    /// `maintenanceStatus`: where the maintenance of hosts stands.
+    MaintenanceStatus {
+        /// Which hosts.
+        hosts: Vec<String>,
+    },
+    /// `endMaintenance`: use the hosts again.
+    EndMaintenance {
+        /// Which hosts.
+        hosts: Vec<String>,
+    },
 }
 
 impl Call {
@@ -77,19 +162,54 @@ impl Call {
             Call::AddInstances { .. } => "addInstances",
             Call::KillTasks { .. } => "killTasks",
             Call::RestartShards { .. } => "restartShards",
+            Call::PopulateJobConfig { .. } => "populateJobConfig",
+            Call::GetJobUpdateDetails { .. } => "getJobUpdateDetails",
+            Call::GetJobUpdateDiff { .. } => "getJobUpdateDiff",
+            Call::StartJobUpdate { .. } => "startJobUpdate",
+            Call::PauseJobUpdate { .. } => "pauseJobUpdate",
+            Call::ResumeJobUpdate { .. } => "resumeJobUpdate",
+            Call::AbortJobUpdate { .. } => "abortJobUpdate",
+            Call::RollbackJobUpdate { .. } => "rollbackJobUpdate",
+            Call::PulseJobUpdate { .. } => "pulseJobUpdate",
+            Call::StartMaintenance { .. } => "startMaintenance",
+            Call::DrainHosts { .. } => "drainHosts",
+            Call::SlaDrainHosts { .. } => "slaDrainHosts",
+            Call::MaintenanceStatus { .. } => "maintenanceStatus",
+            Call::EndMaintenance { .. } => "endMaintenance",
         }
     }
 
-    /// Whether the call changes nothing: it may be repeated, and needs no credentials.
+    /// Whether the call changes nothing and needs no credentials. (`maintenanceStatus` changes nothing but needs them.)
     pub fn is_read(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Call::GetJobs { .. }
-            | Call::GetRoleSummary
-            | Call::GetTasksStatus { .. }
-            | Call::GetTasksWithoutConfigs { .. }
-            | Call::GetJobUpdateSummaries { .. } => true,
-            Call::CreateJob { .. } | Call::AddInstances { .. } | Call::KillTasks { .. } | Call::RestartShards { .. } => false,
-        }
+                | Call::GetRoleSummary
+                | Call::GetTasksStatus { .. }
+                | Call::GetTasksWithoutConfigs { .. }
+                | Call::GetJobUpdateSummaries { .. }
+                | Call::PopulateJobConfig { .. }
+                | Call::GetJobUpdateDetails { .. }
+                | Call::GetJobUpdateDiff { .. }
+        )
+    }
+
+    /// Whether the call may be made again when it is unknown what became of it. True for reads, and for changes of which the
+    /// second does nothing more than the first and is not refused because of it. Not so for `resumeJobUpdate` and
+    /// `rollbackJobUpdate`: the update may have ended in between, and the refusal would seem to say that nothing was done.
+    pub fn is_repeatable(&self) -> bool {
+        self.is_read()
+            || matches!(
+                self,
+                Call::PauseJobUpdate { .. }
+                    | Call::AbortJobUpdate { .. }
+                    | Call::PulseJobUpdate { .. }
+                    | Call::StartMaintenance { .. }
+                    | Call::DrainHosts { .. }
+                    | Call::SlaDrainHosts { .. }
+                    | Call::MaintenanceStatus { .. }
+                    | Call::EndMaintenance { .. }
+            )
     }
 
     /// Writes the arguments as the IDL numbers them.
@@ -105,6 +225,22 @@ impl Call {
             Call::AddInstances { key, count } => AddArgs { key: Some(key), count }.write(writer),
             Call::KillTasks { job, instances, message } => KillArgs { job: Some(job), instances, message }.write(writer),
             Call::RestartShards { job, shard_ids } => RestartArgs { shard_ids: Some(shard_ids), job: Some(job) }.write(writer),
+            Call::PopulateJobConfig { description } => JobArgs { description: Some(*description) }.write(writer),
+            Call::GetJobUpdateDetails { query } => DetailsArgs { query: Some(query) }.write(writer),
+            Call::GetJobUpdateDiff { request } => StartArgs { request: Some(*request), message: None }.write(writer),
+            Call::StartJobUpdate { request, message } => StartArgs { request: Some(*request), message }.write(writer),
+            Call::PauseJobUpdate { key, message }
+            | Call::ResumeJobUpdate { key, message }
+            | Call::AbortJobUpdate { key, message } => UpdateArgs { key: Some(key), message }.write(writer),
+            Call::RollbackJobUpdate { key, message } => RollbackArgs { key: Some(key), message }.write(writer),
+            Call::PulseJobUpdate { key } => UpdateArgs { key: Some(key), message: None }.write(writer),
+            Call::StartMaintenance { hosts }
+            | Call::DrainHosts { hosts }
+            | Call::MaintenanceStatus { hosts }
+            | Call::EndMaintenance { hosts } => HostsArgs { hosts: Some(hosts) }.write(writer),
+            Call::SlaDrainHosts { hosts, default_sla_policy, timeout_secs } => {
+                SlaDrainArgs { hosts: Some(hosts), default_sla_policy, timeout_secs }.write(writer)
+            }
         }
     }
 }
@@ -126,6 +262,16 @@ args!(KillArgs {
     4 => job: Maybe<Plain> = Option<JobKey>,
     5 => instances: Maybe<Set> = Option<Vec<i32>>,
     6 => message: Maybe<Plain> = Option<String>,
+});
+args!(DetailsArgs { 2 => query: Maybe<Plain> = Option<JobUpdateQuery>, });
+args!(StartArgs { 1 => request: Maybe<Plain> = Option<JobUpdateRequest>, 3 => message: Maybe<Plain> = Option<String>, });
+args!(UpdateArgs { 1 => key: Maybe<Plain> = Option<JobUpdateKey>, 3 => message: Maybe<Plain> = Option<String>, });
+args!(RollbackArgs { 1 => key: Maybe<Plain> = Option<JobUpdateKey>, 2 => message: Maybe<Plain> = Option<String>, });
+args!(HostsArgs { 1 => hosts: Maybe<Wrapped<Set>> = Option<Vec<String>>, });
+args!(SlaDrainArgs {
+    1 => hosts: Maybe<Wrapped<Set>> = Option<Vec<String>>,
+    2 => default_sla_policy: Maybe<Plain> = Option<SlaPolicy>,
+    3 => timeout_secs: Plain = i64,
 });
 args!(RestartArgs { 3 => shard_ids: Maybe<Set> = Option<Vec<i32>>, 5 => job: Maybe<Plain> = Option<JobKey>, });
 
@@ -187,6 +333,59 @@ fn read_call(reader: &mut Reader<'_>, method: &str, seqid: i32) -> Result<Call, 
             let RestartArgs { shard_ids, job } = RestartArgs::read(reader)?;
             let job = need(job, "restartShards", seqid, "job")?;
             Call::RestartShards { job, shard_ids: shard_ids.unwrap_or_default() }
+        }
+        "populateJobConfig" => {
+            let description = need(JobArgs::read(reader)?.description, "populateJobConfig", seqid, "description")?;
+            Call::PopulateJobConfig { description: Box::new(description) }
+        }
+        other => return read_update_call(reader, other, seqid),
+    })
+}
+
+fn read_update_call(reader: &mut Reader<'_>, method: &str, seqid: i32) -> Result<Call, Error> {
+    Ok(match method {
+        "getJobUpdateDetails" => {
+            Call::GetJobUpdateDetails { query: need(DetailsArgs::read(reader)?.query, "getJobUpdateDetails", seqid, "query")? }
+        }
+        "getJobUpdateDiff" => {
+            let request = need(StartArgs::read(reader)?.request, "getJobUpdateDiff", seqid, "request")?;
+            Call::GetJobUpdateDiff { request: Box::new(request) }
+        }
+        "startJobUpdate" => {
+            let StartArgs { request, message } = StartArgs::read(reader)?;
+            Call::StartJobUpdate { request: Box::new(need(request, "startJobUpdate", seqid, "request")?), message }
+        }
+        "pauseJobUpdate" => {
+            let UpdateArgs { key, message } = UpdateArgs::read(reader)?;
+            Call::PauseJobUpdate { key: need(key, "pauseJobUpdate", seqid, "key")?, message }
+        }
+        "resumeJobUpdate" => {
+            let UpdateArgs { key, message } = UpdateArgs::read(reader)?;
+            Call::ResumeJobUpdate { key: need(key, "resumeJobUpdate", seqid, "key")?, message }
+        }
+        "abortJobUpdate" => {
+            let UpdateArgs { key, message } = UpdateArgs::read(reader)?;
+            Call::AbortJobUpdate { key: need(key, "abortJobUpdate", seqid, "key")?, message }
+        }
+        "rollbackJobUpdate" => {
+            let RollbackArgs { key, message } = RollbackArgs::read(reader)?;
+            Call::RollbackJobUpdate { key: need(key, "rollbackJobUpdate", seqid, "key")?, message }
+        }
+        "pulseJobUpdate" => Call::PulseJobUpdate { key: need(UpdateArgs::read(reader)?.key, "pulseJobUpdate", seqid, "key")? },
+        other => return read_maintenance_call(reader, other, seqid),
+    })
+}
+
+fn read_maintenance_call(reader: &mut Reader<'_>, method: &str, seqid: i32) -> Result<Call, Error> {
+    let mut hosts = |method| need(HostsArgs::read(reader)?.hosts, method, seqid, "hosts");
+    Ok(match method {
+        "startMaintenance" => Call::StartMaintenance { hosts: hosts("startMaintenance")? },
+        "drainHosts" => Call::DrainHosts { hosts: hosts("drainHosts")? },
+        "maintenanceStatus" => Call::MaintenanceStatus { hosts: hosts("maintenanceStatus")? },
+        "endMaintenance" => Call::EndMaintenance { hosts: hosts("endMaintenance")? },
+        "slaDrainHosts" => {
+            let SlaDrainArgs { hosts, default_sla_policy, timeout_secs } = SlaDrainArgs::read(reader)?;
+            Call::SlaDrainHosts { hosts: need(hosts, "slaDrainHosts", seqid, "hosts")?, default_sla_policy, timeout_secs }
         }
         other => {
             return Err(Error::UnknownMethod { method: other.chars().take(100).collect(), seqid });

@@ -85,6 +85,16 @@ impl Wire for String {
     }
 }
 
+impl<T: Wire> Wire for Box<T> {
+    const TYPE: TType = T::TYPE;
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Error> {
+        T::read(reader).map(Box::new)
+    }
+    fn write(&self, writer: &mut Writer) -> Result<(), Error> {
+        self.as_ref().write(writer)
+    }
+}
+
 /// How a struct's field lies on the wire: always there, there when set, a list or a set or a map.
 pub(super) trait Slot<F> {
     const TYPE: TType;

@@ -24,6 +24,7 @@ macro_rules! wire_enum {
 }
 
 wire_enum!(ResponseCode ScheduleStatus JobUpdateStatus CronCollisionPolicy VolumeMode);
+wire_enum!(JobUpdateAction JobUpdatePulseStatus MaintenanceMode);
 
 wire_struct!(JobKey { 1 => role: Plain, 2 => environment: Plain, 3 => name: Plain, });
 wire_struct!(JobConfiguration {
@@ -133,7 +134,44 @@ wire_struct!(TaskEvent { 1 => timestamp: Plain, 2 => status: Plain, 3 => message
 
 wire_struct!(JobUpdateKey { 1 => job: Plain, 2 => id: Plain, });
 wire_struct!(JobUpdateState { 1 => status: Plain, 2 => created_timestamp_ms: Plain, 3 => last_modified_timestamp_ms: Plain, });
-wire_struct!(JobUpdateSummary { 3 => user: Maybe<Plain>, 4 => state: Plain, 5 => key: Plain, 6 => metadata: Maybe<Set>, });
+wire_struct!(JobUpdateSummary { 3 => user: Maybe<Plain>, 4 => state: Maybe<Plain>, 5 => key: Plain, 6 => metadata: Maybe<Set>, });
+wire_struct!(Range { 1 => first: Plain, 2 => last: Plain, });
+wire_union!(JobUpdateStrategy { 1 => Queue: Wrapped<Plain>, 2 => Batch: Plain, 3 => VariableBatch: Plain, });
+wire_struct!(BatchStrategy { 1 => group_size: Plain, 2 => autopause_after_batch: Plain, });
+wire_struct!(VariableBatchStrategy { 1 => group_sizes: List, 2 => autopause_after_batch: Plain, });
+wire_struct!(JobUpdateSettings {
+    1 => update_group_size: Plain,
+    2 => max_per_instance_failures: Plain,
+    3 => max_failed_instances: Plain,
+    5 => min_wait_in_instance_running_ms: Plain,
+    6 => rollback_on_failure: Plain,
+    7 => update_only_these_instances: Set,
+    8 => wait_for_batch_completion: Plain,
+    9 => block_if_no_pulses_after_ms: Maybe<Plain>,
+    10 => sla_aware: Maybe<Plain>,
+    11 => update_strategy: Maybe<Plain>,
+});
+wire_struct!(JobUpdateRequest {
+    1 => task_config: Plain,
+    2 => instance_count: Plain,
+    3 => settings: Plain,
+    4 => metadata: Maybe<Set>,
+});
+wire_struct!(InstanceTaskConfig { 1 => task: Plain, 2 => instances: Set, });
+wire_struct!(JobUpdateInstructions { 1 => initial_state: Set, 2 => desired_state: Maybe<Plain>, 3 => settings: Plain, });
+wire_struct!(JobUpdate { 1 => summary: Plain, 2 => instructions: Plain, });
+wire_struct!(JobUpdateEvent { 1 => status: Plain, 2 => timestamp_ms: Plain, 3 => user: Maybe<Plain>, 4 => message: Maybe<Plain>, });
+wire_struct!(JobInstanceUpdateEvent {
+    1 => instance_id: Plain,
+    2 => timestamp_ms: Plain,
+    3 => action: Plain,
+    4 => message: Maybe<Plain>,
+});
+wire_struct!(JobUpdateDetails { 1 => update: Plain, 2 => update_events: List, 3 => instance_events: List, });
+wire_struct!(StartedJobUpdate { 1 => key: Plain, 2 => update_summary: Maybe<Plain>, });
+wire_struct!(ConfigGroup { 1 => config: Plain, 3 => instances: Set, });
+wire_struct!(JobUpdateDiff { 1 => add: Set, 2 => remove: Set, 3 => update: Set, 4 => unchanged: Set, });
+wire_struct!(HostStatus { 1 => host: Plain, 2 => mode: Plain, });
 
 wire_struct!(Response {
     1 => response_code: Plain,
@@ -144,25 +182,34 @@ wire_struct!(Response {
 wire_struct!(ServerInfo { 1 => cluster_name: Plain, 3 => stats_url_prefix: Maybe<Plain>, });
 wire_struct!(ResponseDetail { 1 => message: Maybe<Plain>, });
 wire_union!(Payload {
+    1 => Populated: Wrapped<Plain, 2>,
     3 => Tasks: Wrapped<List>,
     4 => Jobs: Wrapped<Set>,
+    7 => MaintenanceStarted: Wrapped<Set>,
+    8 => HostsDrained: Wrapped<Set>,
+    10 => MaintenanceStatus: Wrapped<Set>,
+    11 => MaintenanceEnded: Wrapped<Set>,
     17 => Roles: Wrapped<Set>,
+    22 => StartedUpdate: Plain,
     23 => JobUpdates: Wrapped<List>,
+    24 => UpdateDetails: Wrapped<List, 2>,
+    25 => Pulse: Wrapped<Plain>,
+    26 => UpdateDiff: Plain,
 });
 wire_struct!(RoleSummary { 1 => role: Plain, 2 => job_count: Plain, 3 => cron_job_count: Plain, });
 
-/// A value in a struct of its own, as field 1.
-struct Wrapped<S>(S);
+/// A value in a struct of its own, as its only field.
+pub(super) struct Wrapped<S, const ID: i16 = 1>(S);
 
 /// The limit of a constraint: an i32 in a struct of its own.
 type Limit = Wrapped<Plain>;
 
-impl<F: Default, S: Slot<F>> Slot<F> for Wrapped<S> {
+impl<F: Default, S: Slot<F>, const ID: i16> Slot<F> for Wrapped<S, ID> {
     const TYPE: TType = TType::Struct;
     fn read(reader: &mut Reader<'_>) -> Result<F, Error> {
         let mut value = F::default();
         read_fields(reader, |reader, id, found| {
-            let ours = id == 1 && found == S::TYPE;
+            let ours = id == ID && found == S::TYPE;
             if ours {
                 value = S::read(reader)?;
             }
@@ -171,6 +218,6 @@ impl<F: Default, S: Slot<F>> Slot<F> for Wrapped<S> {
         Ok(value)
     }
     fn write(field: &F, writer: &mut Writer) -> Result<(), Error> {
-        write_fields(writer, |writer| write_field::<_, S>(writer, 1, field))
+        write_fields(writer, |writer| write_field::<_, S>(writer, ID, field))
     }
 }

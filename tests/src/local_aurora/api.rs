@@ -55,11 +55,12 @@ pub fn answer(scheduler: &Scheduler, cluster: &str, call: Call) -> Response {
             tasks.iter_mut().for_each(strip_data);
             Outcome::ok(Some(Payload::Tasks(tasks)))
         }
-        // Updates are refused as unknown methods, so there never is one.
+        // Updates are refused, so there never is one.
         Call::GetJobUpdateSummaries { .. } => Outcome::ok(Some(Payload::JobUpdates(Vec::new()))),
         Call::AddInstances { key, count } => add_instances(scheduler, &key, count),
         Call::KillTasks { job, instances, message } => kill_tasks(scheduler, &job, instances, message.as_deref()),
         Call::RestartShards { job, shard_ids } => restart_shards(scheduler, &job, &shard_ids),
+        other => Outcome::refused(ResponseCode::ERROR, format!("{} is not served by this scheduler", other.method())),
     };
     respond(cluster, outcome)
 }
