@@ -270,9 +270,10 @@ mod tests {
     #[tokio::test]
     async fn nobody_there_is_definite_and_silence_is_not() {
         let client = Client::new(None);
-        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // Bound and not listening: the port stays ours and refuses.
+        let gone = tokio::net::TcpSocket::new_v4().unwrap();
+        gone.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = Address { host: "127.0.0.1".into(), port: gone.local_addr().unwrap().port() };
-        drop(gone);
         let error = client.command(&address, &fence(), LIMIT).await.expect_err("nobody listens");
         assert!(matches!(error, Error::Unreachable { .. }) && error.is_definite(), "{error}");
         let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -5,7 +5,7 @@
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use agent::api::{Address, Answer, Command, Order, Source, Stamp, State};
@@ -17,9 +17,16 @@ use zookeeper_client as zkc;
 pub const CLUSTER: &str = "www/test/redis";
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A port nobody listens on at the moment.
+#[path = "../../../tests/src/harness/ports.rs"]
+mod ports;
+
+/// A port that is this test process's own until it ends, whoever listens on it meanwhile.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static HELD: Mutex<Vec<ports::Port>> = Mutex::new(Vec::new());
+    let port = ports::Port::reserve("127.0.0.1").unwrap();
+    let number = port.number();
+    HELD.lock().unwrap().push(port);
+    number
 }
 
 /// Waits for a condition, at most [`PATIENCE`].
@@ -38,7 +45,7 @@ pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>)
 pub struct ZooKeeper {
     connect: String,
     jobs: std::sync::mpsc::Sender<std::sync::mpsc::Sender<Child>>,
-    process: std::sync::Mutex<Child>,
+    process: Mutex<Child>,
 }
 
 pub fn ensemble() -> &'static ZooKeeper {
@@ -51,7 +58,7 @@ pub fn ensemble() -> &'static ZooKeeper {
                 reply.send(start_zookeeper(port, &dir)).unwrap();
             }
         });
-        let process = std::sync::Mutex::new(started(&jobs));
+        let process = Mutex::new(started(&jobs));
         ZooKeeper { connect: format!("127.0.0.1:{port}"), jobs, process }
     })
 }

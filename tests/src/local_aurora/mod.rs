@@ -161,7 +161,7 @@ fn prepare(directory: &std::path::Path) -> Result<PathBuf, Error> {
 fn executor_settings(options: &Options, guard: Guard) -> Result<executor::Settings, Error> {
     let spawner = Spawner::new().map_err(Error::Helper)?;
     Ok(executor::Settings {
-        on_host: OnHost { spawner, program: options.program.clone() },
+        on_host: OnHost { spawner, program: options.program.clone(), reserved: std::sync::Arc::default() },
         guard,
         announcer: announcer::Settings {
             ensemble: options.zookeeper.clone(),

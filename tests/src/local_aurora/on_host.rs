@@ -3,9 +3,10 @@
 //! inside the wrapper. Without a wrapper they run here.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,10 +15,7 @@ use tokio::process::Command;
 use super::hosts::Host;
 use super::process::Spawner;
 use super::remote;
-
-/// Ports are taken from this range. It ends below the range from which Linux takes ports for outgoing connections, so
-/// that no connection occupies a port between its choice and its use.
-pub const PORTS: std::ops::Range<u16> = 20_000..32_000;
+use crate::harness::ports::{Port, TASKS};
 
 /// A helper has to start and end within its own limit plus this.
 const HELPER_GRACE: Duration = Duration::from_secs(5);
@@ -43,10 +41,12 @@ pub enum Error {
         source: std::io::Error,
     },
     /// All ports are taken.
-    #[error("there are not {count} free ports between {} and {}", PORTS.start, PORTS.end)]
+    #[error("there are not {count} free ports: {problem}")]
     NoPorts {
         /// How many were wanted.
         count: usize,
+        /// What the search says.
+        problem: String,
     },
     /// The helper could not run inside the wrapper, or said something unexpected.
     #[error("helper on host {host} failed: {problem}")]
@@ -74,6 +74,8 @@ pub struct OnHost {
     pub spawner: Spawner,
     /// This program, for helpers inside a wrapper.
     pub program: PathBuf,
+    /// Ports of tasks on hosts without a wrapper, held against every other process of this machine.
+    pub reserved: Arc<Mutex<Vec<Port>>>,
 }
 
 impl OnHost {
@@ -91,13 +93,19 @@ impl OnHost {
             .map_err(|problem| Error::Http { url, problem })
     }
 
-    /// `count` ports free on the host, none of them in `avoid`.
+    /// `count` ports free on the host, none of them in `avoid`: the ports of all running tasks. Without a wrapper they stay reserved until
+    /// a later call no longer names them; the namespace behind a wrapper is its owner's alone.
     pub async fn free_ports(&self, host: &Host, count: usize, avoid: &BTreeSet<u16>) -> Result<Vec<u16>, Error> {
         if count == 0 {
             return Ok(Vec::new());
         }
         if host.wrapper.is_empty() {
-            return free_ports(host.address, count, avoid);
+            let found = free_ports(host.address, count, avoid)?;
+            let numbers = found.iter().map(Port::number).collect();
+            let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+            reserved.retain(|port| avoid.contains(&port.number()));
+            reserved.extend(found);
+            return Ok(numbers);
         }
         let address = host.address.to_string();
         let count = count.to_string();
@@ -198,24 +206,11 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     deepest.to_string()
 }
 
-/// Ports that nobody listens on, on any address, starting the search at a random place.
-fn free_ports(address: IpAddr, count: usize, avoid: &BTreeSet<u16>) -> Result<Vec<u16>, Error> {
+/// Ports that nobody listens on, on any address.
+fn free_ports(address: IpAddr, count: usize, avoid: &BTreeSet<u16>) -> Result<Vec<Port>, Error> {
     drop(TcpListener::bind(SocketAddr::new(address, 0)).map_err(|source| Error::Address { address, source })?);
-    let size = PORTS.end - PORTS.start;
-    let random = uuid::Uuid::new_v4().as_u128() % u128::from(size);
-    let start = PORTS.start + u16::try_from(random).unwrap_or(0);
-    let found: Vec<u16> = (start..PORTS.end)
-        .chain(PORTS.start..start)
-        .filter(|port| !avoid.contains(port) && is_free(address, *port))
-        .take(count)
-        .collect();
-    if found.len() == count { Ok(found) } else { Err(Error::NoPorts { count }) }
-}
-
-/// Binding every address fails when any one is taken: the task may bind loopback as well as the host's address.
-fn is_free(address: IpAddr, port: u16) -> bool {
-    let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
-    TcpListener::bind(any).is_ok() && TcpListener::bind(SocketAddr::new(address, port)).is_ok()
+    let found: anyhow::Result<Vec<Port>> = (0..count).map(|_| Port::reserve_in(&TASKS, address, avoid)).collect();
+    found.map_err(|problem| Error::NoPorts { count, problem: format!("{problem:#}") })
 }
 
 /// Subcommands of this program that run inside a host's wrapper. Not meant for people.
@@ -264,7 +259,8 @@ impl Helper {
             Helper::Ports { address, count, avoid } => {
                 let avoid = serde_json::from_str(&avoid).unwrap_or_default();
                 let ports = free_ports(address, count, &avoid);
-                json(ports.map_err(|error| error.to_string()))
+                let numbers = ports.map(|ports| ports.iter().map(Port::number).collect::<Vec<u16>>());
+                json(numbers.map_err(|error| error.to_string()))
             }
             Helper::Announce { nodes } => match serde_json::from_str(&nodes) {
                 Ok(nodes) => {
@@ -286,24 +282,28 @@ fn json<T: Serialize>(result: Result<T, String>) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn free_ports_differ_and_avoid_what_is_taken() {
-        let address = IpAddr::from([127, 0, 0, 1]);
-        let first = free_ports(address, 3, &BTreeSet::new()).unwrap();
-        let taken: BTreeSet<u16> = first.iter().copied().collect();
-        assert_eq!(taken.len(), 3);
-        let second = free_ports(address, 3, &taken).unwrap();
-        assert!(second.iter().all(|port| !taken.contains(port)));
-        assert!(second.iter().all(|port| PORTS.contains(port)));
-    }
-
-    #[test]
-    fn a_listener_on_any_address_takes_the_port() {
-        for bound in ["127.0.0.1:0", "127.0.0.2:0", "0.0.0.0:0"] {
-            let listener = TcpListener::bind(bound).unwrap();
-            let port = listener.local_addr().unwrap().port();
-            assert!(!is_free(IpAddr::from([127, 0, 0, 1]), port), "{bound}");
-        }
+    #[tokio::test]
+    async fn ports_of_tasks_are_below_those_of_connections_and_held_while_they_run() {
+        let on_host = OnHost { spawner: Spawner::new().unwrap(), program: PathBuf::new(), reserved: Arc::default() };
+        let host = Host {
+            name: "h".into(),
+            address: IpAddr::from([127, 0, 0, 1]),
+            wrapper: Vec::new(),
+            attributes: Default::default(),
+            host_id: None,
+        };
+        let first = on_host.free_ports(&host, 3, &BTreeSet::new()).await.unwrap();
+        let running: BTreeSet<u16> = first.iter().copied().collect();
+        assert_eq!(running.len(), 3);
+        assert!(first.iter().all(|port| TASKS.contains(port)));
+        let held = |ports: &[u16]| {
+            ports.iter().all(|port| Port::reserve_in(&(*port..*port + 1), host.address, &BTreeSet::new()).is_err())
+        };
+        assert!(held(&first));
+        let second = on_host.free_ports(&host, 3, &running).await.unwrap();
+        assert!(second.iter().all(|port| !running.contains(port)) && held(&first) && held(&second));
+        on_host.free_ports(&host, 1, &BTreeSet::new()).await.unwrap();
+        assert!(!held(&first[..1]), "an ended task's port is still held");
     }
 
     #[test]

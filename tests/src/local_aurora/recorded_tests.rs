@@ -29,7 +29,7 @@ fn context() -> Context {
         patience: Duration::ZERO,
     };
     let executor = executor::Settings {
-        on_host: OnHost { spawner: Spawner::new().unwrap(), program: PathBuf::new() },
+        on_host: OnHost { spawner: Spawner::new().unwrap(), program: PathBuf::new(), reserved: std::sync::Arc::default() },
         guard: Guard::start(Path::new("/bin/true")).unwrap(),
         announcer,
         preemption_wait: Duration::ZERO,
