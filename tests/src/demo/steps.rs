@@ -297,7 +297,8 @@ async fn failover(stage: &mut Stage, victim: Victim) -> Result<Vec<Row>> {
     let new = after.master.clone().context("no master")?;
     writer.progress(300, LIMIT).await?;
     let log = writer.stop().await?;
-    let lost = log.check_before(killed - SAFE_AGE, &mut cluster.connect_master().await?).await?;
+    let verdict = log.judged(&mut cluster.connect_master().await?, killed).await?;
+    let lost = verdict.one_writer()?.lost_only_within(SAFE_AGE)?.lost.len();
     let mut rows = winner(cluster, (old.instance, held, behind), &after).await?;
     let pause = log.longest_pause_after(killed).context("no write was acknowledged after the kill")?;
     rows.push(row(

@@ -19,7 +19,6 @@ use super::local_aurora::LocalAurora;
 use super::netns::Host;
 use super::ports::Port;
 use super::process::Process;
-use super::writer::Writer;
 use super::zookeeper::ZooKeeper;
 
 mod faults;
@@ -214,20 +213,6 @@ impl Cluster {
     /// Paths of the cluster's nodes in ZooKeeper.
     pub fn paths(&self) -> Paths {
         Paths::new("/aurora-redis", CLUSTER)
-    }
-
-    /// A writer that finds the master through the original ZooKeeper node.
-    pub fn writer(&self, name: &str) -> Writer {
-        let (connect, node) = (self.zookeeper.connect_string(), self.paths().master());
-        Writer::start(name, move || {
-            let (connect, node) = (connect.clone(), node.clone());
-            async move {
-                let connector = zookeeper_client::Client::connector().with_session_timeout(Duration::from_secs(5));
-                let client = connector.with_server_version(3, 4, 6).connect(&connect).await?;
-                let (bytes, _) = client.get_data(&node).await?;
-                String::from_utf8(bytes).context("the master's node")
-            }
-        })
     }
 
     /// Starts controller `i` (again).

@@ -16,7 +16,6 @@ pub mod ports;
 pub mod process;
 pub mod redis;
 pub mod wait;
-pub mod writer;
 pub mod zookeeper;
 
 pub use bench::Bench;

@@ -59,6 +59,13 @@ impl Host {
         })
     }
 
+    /// Moves the calling thread onto the host; nothing on loopback.
+    pub fn enter(&self) {
+        if let Some(namespace) = &self.namespace {
+            namespace.enter();
+        }
+    }
+
     fn key(&self) -> Option<&str> {
         self.namespace.as_ref().map(|n| n.name.as_str())
     }

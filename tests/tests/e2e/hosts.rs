@@ -29,7 +29,10 @@ fn a_cluster_on_five_hosts_survives_a_server_a_zookeeper_and_a_controller() {
         let stable = cluster.wait_stable().await?;
         ensure!(stable.master == after.master && stable.epoch == after.epoch, "the master changed: {:?}", stable.master);
         let log = writer.stop().await?;
-        log.check_before(killed - Duration::from_secs(2), &mut cluster.connect_master().await?).await?;
+        log.verdict(&mut cluster.connect_master().await?, killed)
+            .await?
+            .one_writer()?
+            .lost_only_within(Duration::from_secs(2))?;
         let master = stable.master.context("no master")?;
         ensure!(master.address.host.starts_with("198.18.0."), "the master is at {}", master.address);
         Ok(())

@@ -22,7 +22,8 @@ fn the_server_dies_with_its_agent_and_another_takes_over() {
         writer.progress(200, LIMIT).await?;
         let log = writer.stop().await?;
         cluster.wait_stable().await?;
-        let lost = log.check_before(killed - Duration::from_secs(2), &mut cluster.connect_master().await?).await?;
+        let verdict = log.verdict(&mut cluster.connect_master().await?, killed).await?;
+        let lost = verdict.one_writer()?.lost_only_within(Duration::from_secs(2))?.lost.len();
         ensure!(lost < log.acks.len() / 2, "{lost} of {} are gone", log.acks.len());
         Ok(())
     });

@@ -39,7 +39,7 @@ fn the_most_advanced_replica_takes_over_and_nothing_old_is_lost() {
         let log = writer.stop().await?;
         cluster.wait_stable().await?;
         let mut master = cluster.connect_master().await?;
-        log.check_before(killed - Duration::from_secs(2), &mut master).await?;
+        log.verdict(&mut master, killed).await?.one_writer()?.lost_only_within(Duration::from_secs(2))?;
         let entry = cluster.history().await?.into_iter().find(|h| h.epoch == after.epoch).context("no entry in the history")?;
         ensure!(
             entry.position.as_ref().is_some_and(|p| p.offset > behind),

@@ -22,7 +22,10 @@ fn testimony_of_the_host_lets_a_replica_take_over() {
         writer.progress(200, LIMIT).await?;
         let log = writer.stop().await?;
         let status = cluster.wait_stable().await?;
-        log.check_before(killed - Duration::from_secs(2), &mut cluster.connect_master().await?).await?;
+        log.verdict(&mut cluster.connect_master().await?, killed)
+            .await?
+            .one_writer()?
+            .lost_only_within(Duration::from_secs(2))?;
         let back = status.instances.iter().find(|i| i.instance == old.instance).context("the instance is gone")?;
         ensure!(back.task_id.as_ref().is_some_and(|id| *id != old.task_id), "no new task: {back:?}");
         Ok(())
