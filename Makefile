@@ -8,6 +8,8 @@ export AURORA_REDIS_CACHE ?= $(CURDIR)/.cache
 export PATH := $(PATH):/usr/sbin:/sbin:$(AURORA_REDIS_CACHE)/bin:$(AURORA_REDIS_CACHE)/tools/usr/bin:$(AURORA_REDIS_CACHE)/tools/usr/sbin
 # Tests bring up whole clusters; two at a time is what two cores carry.
 TEST_THREADS ?= 2
+# Options of the benchmark, e.g. "--repeats 3 --faults kill,term --systems ours3,sentinel"; demo bench --help lists them.
+BENCH ?= --write docs/benchmark.md
 
 help:
 	@echo "make demo    a cluster's whole life on real parts, each step verified"
@@ -15,7 +17,7 @@ help:
 	@echo "make down    ends it"
 	@echo "make check   formatting, lints, docs, unit and quick tests (minutes)"
 	@echo "make test    everything"
-	@echo "make bench   the figures of docs/benchmark.md"
+	@echo "make bench   the figures of docs/benchmark.md, measured anew and written there (BENCH=--quick: a few, printed only)"
 	@echo "make setup   installs what is missing, by package name"
 
 setup:
@@ -48,4 +50,4 @@ test: setup build
 bench: export AURORA_REDIS_BIN := $(CURDIR)/target/release
 bench: setup
 	cargo build --release --locked --workspace --bins
-	@target/release/demo bench
+	@target/release/demo bench $(BENCH)

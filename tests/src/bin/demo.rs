@@ -1,10 +1,11 @@
-//! `make demo`, `make up`, `make down`, `make bench`: see [`tests::demo`].
+//! `make demo`, `make up`, `make down`, `make bench`: see [`tests::demo`] and [`tests::bench`].
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use tests::bench::{self, Report};
 use tests::demo::{self, Before, Wishes};
 use tests::harness::Bench;
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,14 +35,14 @@ enum Command {
     /// Holds a cluster in the foreground (what `up` starts).
     Serve,
     /// Measures the figures of docs/benchmark.md.
-    Bench,
+    Bench(bench::Wishes),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Run { before, steps } => on_bench("demo", Term::Fails, |bench| demo::run(bench, Wishes { steps, before })),
-        Command::Bench => on_bench("bench", Term::Fails, demo::bench::run),
-        Command::Serve => on_bench("up", Term::Ends, demo::up::serve),
+        Command::Run { before, steps } => on_bench("demo", 0, Term::Fails, |bench| demo::run(bench, Wishes { steps, before })),
+        Command::Bench(wishes) => measure(&wishes),
+        Command::Serve => on_bench("up", 0, Term::Ends, demo::up::serve),
         Command::Up => plain(demo::up::up()),
         Command::Down => plain(demo::up::down()),
     };
@@ -67,9 +68,34 @@ fn plain(work: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
-/// Runs `work` until it ends or a signal comes, and takes everything down in both cases.
-fn on_bench<Fut: Future<Output = Result<()>>>(name: &str, on_term: Term, work: impl FnOnce(Arc<Bench>) -> Fut) -> Result<()> {
-    let bench = Arc::new(Bench::new(name, 0)?);
+/// Both parts of the benchmark. What was measured is printed also when something fails.
+fn measure(wishes: &bench::Wishes) -> Result<()> {
+    let mut report = Report::default();
+    let mut outcome = on_bench("bench", 0, Term::Fails, |_| bench::side_by_side(wishes, &mut report));
+    for system in wishes.to_cut_off() {
+        outcome = outcome.and_then(|()| {
+            on_bench("bench", system.hosts(), Term::Fails, |bench| bench::cut_off(bench, system, wishes, &mut report))
+        });
+    }
+    println!("\n{}", report.text());
+    outcome?;
+    if let Some(file) = &wishes.write {
+        report.write_into(file)?;
+    }
+    match report.failed() {
+        0 => Ok(()),
+        failed => bail!("{failed} rounds could not be finished"),
+    }
+}
+
+/// Runs `work` until it ends or a signal comes, and takes everything down in both cases. With `hosts`, in a network of its own (needs root).
+fn on_bench<Fut: Future<Output = Result<()>>>(
+    name: &str,
+    hosts: usize,
+    on_term: Term,
+    work: impl FnOnce(Arc<Bench>) -> Fut,
+) -> Result<()> {
+    let bench = Arc::new(Bench::new(name, hosts)?);
     let dir = bench.dir().to_path_buf();
     let outcome = bench.clone().block_on(async {
         let mut term = signal(SignalKind::terminate())?;

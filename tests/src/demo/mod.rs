@@ -1,9 +1,8 @@
 //! The demo: a cluster's whole life on real parts, each step verified.
 //!
-//! `tests/src/bin/demo.rs` parses the command line and calls [`run`], [`up`] or [`mod@bench`]. A `Step` does something to the cluster and returns the
+//! `tests/src/bin/demo.rs` parses the command line and calls [`run`] or [`up`]. A `Step` does something to the cluster and returns the
 //! rows of the closing table; every row is computed from a check that fails the step. The first failing step ends the demo.
 
-pub mod bench;
 pub mod steps;
 pub mod table;
 pub mod up;
