@@ -42,6 +42,15 @@ struct Serve {
     /// Penalty for tasks that end too fast too often
     #[arg(long, default_value = "1s", value_parser = duration)]
     flapping_delay: Duration,
+    /// First wait before an SLA policy that has not allowed a kill of an update is asked again; it grows to five times this
+    #[arg(long, default_value = "1m", value_parser = duration)]
+    sla_retry: Duration,
+    /// Between two looks at the tasks of hosts that are drained
+    #[arg(long, default_value = "1m", value_parser = duration)]
+    maintenance_poll: Duration,
+    /// Limit for one question to an SLA coordinator
+    #[arg(long, default_value = "1m", value_parser = duration)]
+    coordinator_timeout: Duration,
     /// Name of the cluster in every answer
     #[arg(long, default_value = "local")]
     cluster_name: String,
@@ -122,6 +131,9 @@ async fn run(arguments: Serve) -> anyhow::Result<()> {
         serverset_root: arguments.serverset_root,
         work_dir: work_dir.clone(),
         flapping_delay: arguments.flapping_delay,
+        sla_retry: arguments.sla_retry,
+        maintenance_poll: arguments.maintenance_poll,
+        coordinator_timeout: arguments.coordinator_timeout,
         cluster_name: arguments.cluster_name,
         session_timeout: arguments.session_timeout,
         preemption_wait: arguments.preemption_wait,

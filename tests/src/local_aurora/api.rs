@@ -5,31 +5,34 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aurora::types::{
-    AssignedTask, InstanceKey, JobConfiguration, JobKey, Payload, Response, ResponseCode, ResponseDetail, RoleSummary,
-    ScheduledTask, ServerInfo, TaskQuery,
+    InstanceKey, JobConfiguration, JobKey, Payload, Response, ResponseCode, ResponseDetail, RoleSummary, ScheduledTask,
+    ServerInfo, TaskQuery,
 };
 use aurora::wire::Call;
 
+use super::api_updates;
+use super::books::Books;
 use super::config;
 use super::scheduler::Scheduler;
-use super::state::{Refusal, State, Task};
+use super::state::{Effect, Refusal, State, Task};
+use super::task_view::scheduled;
 
 /// Who calls, without authentication.
-const USER: &str = "UNSECURE";
+pub(super) const USER: &str = "UNSECURE";
 
 /// What a call comes to, before it is wrapped into a response.
-struct Outcome {
-    code: ResponseCode,
-    result: Option<Payload>,
-    details: Vec<String>,
+pub(super) struct Outcome {
+    pub(super) code: ResponseCode,
+    pub(super) result: Option<Payload>,
+    pub(super) details: Vec<String>,
 }
 
 impl Outcome {
-    fn ok(result: Option<Payload>) -> Self {
+    pub(super) fn ok(result: Option<Payload>) -> Self {
         Self { code: ResponseCode::OK, result, details: Vec::new() }
     }
 
-    fn refused(code: ResponseCode, text: impl Into<String>) -> Self {
+    pub(super) fn refused(code: ResponseCode, text: impl Into<String>) -> Self {
         Self { code, result: None, details: vec![text.into()] }
     }
 }
@@ -48,19 +51,21 @@ pub fn answer(scheduler: &Scheduler, cluster: &str, call: Call) -> Response {
     let outcome = match call {
         Call::CreateJob { description } => create_job(scheduler, *description),
         Call::GetJobs { owner_role } => Outcome::ok(Some(Payload::Jobs(jobs(scheduler, owner_role.as_deref())))),
-        Call::GetRoleSummary => Outcome::ok(Some(Payload::Roles(scheduler.read(roles)))),
+        Call::GetRoleSummary => Outcome::ok(Some(Payload::Roles(scheduler.read(|books| roles(&books.state))))),
         Call::GetTasksStatus { query } => Outcome::ok(Some(Payload::Tasks(tasks(scheduler, &query)))),
         Call::GetTasksWithoutConfigs { query } => {
             let mut tasks = tasks(scheduler, &query);
             tasks.iter_mut().for_each(strip_data);
             Outcome::ok(Some(Payload::Tasks(tasks)))
         }
-        // Updates are refused, so there never is one.
-        Call::GetJobUpdateSummaries { .. } => Outcome::ok(Some(Payload::JobUpdates(Vec::new()))),
         Call::AddInstances { key, count } => add_instances(scheduler, &key, count),
         Call::KillTasks { job, instances, message } => kill_tasks(scheduler, &job, instances, message.as_deref()),
         Call::RestartShards { job, shard_ids } => restart_shards(scheduler, &job, &shard_ids),
-        other => Outcome::refused(ResponseCode::ERROR, format!("{} is not served by this scheduler", other.method())),
+        Call::PopulateJobConfig { description } => match config::accept(*description) {
+            Err(text) => Outcome::refused(ResponseCode::INVALID_REQUEST, text),
+            Ok((job, _)) => Outcome::ok(Some(Payload::Populated(Box::new(job.task_config)))),
+        },
+        call => api_updates::answer(scheduler, call),
     };
     respond(cluster, outcome)
 }
@@ -86,18 +91,33 @@ fn respond(cluster: &str, outcome: Outcome) -> Response {
 }
 
 fn create_job(scheduler: &Scheduler, description: JobConfiguration) -> Outcome {
-    match config::accept(description) {
-        Err(text) => Outcome::refused(ResponseCode::INVALID_REQUEST, text),
-        Ok((job, program)) => scheduler.change(|state, now_ms| (state.create(job, program, now_ms), Vec::new())).into(),
-    }
+    let (job, program) = match config::accept(description) {
+        Err(text) => return Outcome::refused(ResponseCode::INVALID_REQUEST, text),
+        Ok(accepted) => accepted,
+    };
+    let key = job.key.clone();
+    unless_updating(scheduler, &key, |state, now_ms| (state.create(job, program, now_ms).into(), Vec::new()))
+}
+
+/// Changes the tasks of a job, unless an update locks it.
+fn unless_updating(
+    scheduler: &Scheduler,
+    job: &JobKey,
+    change: impl FnOnce(&mut State, i64) -> (Outcome, Vec<Effect>),
+) -> Outcome {
+    scheduler.change(|books: &mut Books, now_ms| match books.is_updating(job) {
+        true => (Outcome::refused(ResponseCode::JOB_UPDATING_ERROR, "Job is currently updating"), Vec::new()),
+        false => change(&mut books.state, now_ms),
+    })
 }
 
 fn add_instances(scheduler: &Scheduler, key: &InstanceKey, count: i32) -> Outcome {
     if let Some(refused) = bad_key(&key.job_key) {
         return refused;
     }
-    let change = |state: &mut State, now_ms| state.add_instances(&key.job_key, key.instance_id, count, now_ms);
-    scheduler.change(|state, now_ms| (change(state, now_ms), Vec::new())).into()
+    unless_updating(scheduler, &key.job_key, |state, now_ms| {
+        (state.add_instances(&key.job_key, key.instance_id, count, now_ms).into(), Vec::new())
+    })
 }
 
 fn kill_tasks(scheduler: &Scheduler, job: &JobKey, instances: Option<Vec<i32>>, message: Option<&str>) -> Outcome {
@@ -110,11 +130,10 @@ fn kill_tasks(scheduler: &Scheduler, job: &JobKey, instances: Option<Vec<i32>>, 
         Some(message) if !message.is_empty() => format!("Killed by {USER}.\n{message}"),
         _ => format!("Killed by {USER}"),
     };
-    if scheduler.change(|state, now_ms| state.kill(job, instances.as_deref(), &text, now_ms)) {
-        Outcome::ok(None)
-    } else {
-        Outcome::refused(ResponseCode::OK, "No tasks to kill.")
-    }
+    unless_updating(scheduler, job, |state, now_ms| match state.kill(job, instances.as_deref(), &text, now_ms) {
+        (true, effects) => (Outcome::ok(None), effects),
+        (false, effects) => (Outcome::refused(ResponseCode::OK, "No tasks to kill."), effects),
+    })
 }
 
 fn restart_shards(scheduler: &Scheduler, job: &JobKey, instances: &[i32]) -> Outcome {
@@ -125,15 +144,14 @@ fn restart_shards(scheduler: &Scheduler, job: &JobKey, instances: &[i32]) -> Out
         return Outcome::refused(ResponseCode::ERROR, "Instances to restart must be given.");
     }
     let text = format!("Restarted by {USER}");
-    let restarted = scheduler.change(|state, now_ms| match state.restart(job, instances, &text, now_ms) {
-        Ok(effects) => (Ok(()), effects),
-        Err(refusal) => (Err(refusal), Vec::new()),
-    });
-    restarted.into()
+    unless_updating(scheduler, job, |state, now_ms| match state.restart(job, instances, &text, now_ms) {
+        Ok(effects) => (Outcome::ok(None), effects),
+        Err(refusal) => (Err(refusal).into(), Vec::new()),
+    })
 }
 
 /// A key that is none fails inside the real scheduler.
-fn bad_key(job: &JobKey) -> Option<Outcome> {
+pub(super) fn bad_key(job: &JobKey) -> Option<Outcome> {
     let good = [&job.role, &job.environment, &job.name].into_iter().all(|part| config::is_identifier(part));
     let text = || format!("Invalid job key: {}", job.to_string().chars().take(800).collect::<String>());
     (!good).then(|| Outcome::refused(ResponseCode::ERROR, text()))
@@ -143,9 +161,9 @@ fn bad_key(job: &JobKey) -> Option<Outcome> {
 fn jobs(scheduler: &Scheduler, role: Option<&str>) -> Vec<JobConfiguration> {
     let role = role.filter(|role| !role.trim().is_empty());
     let changed_ms = |task: &&Task| task.events.last().map(|event| event.timestamp);
-    scheduler.read(|state| {
+    scheduler.read(|books| {
         let mut by_job: BTreeMap<&JobKey, Vec<&Task>> = BTreeMap::new();
-        for task in state.tasks().into_iter().filter(|task| task.status.is_active()) {
+        for task in books.state.tasks().into_iter().filter(|task| task.status.is_active()) {
             if role.is_none_or(|role| task.job.role == role) {
                 by_job.entry(&task.job).or_default().push(task);
             }
@@ -179,8 +197,8 @@ fn tasks(scheduler: &Scheduler, query: &TaskQuery) -> Vec<ScheduledTask> {
     let positive = |number: Option<i32>| number.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
     let skipped = positive(query.offset).unwrap_or(0);
     let most = positive(query.limit).unwrap_or(usize::MAX);
-    scheduler.read(|state| {
-        let found = state.tasks().into_iter().filter(|task| matches(query, task));
+    scheduler.read(|books| {
+        let found = books.state.tasks().into_iter().filter(|task| matches(query, task));
         found.skip(skipped).take(most).map(scheduled).collect()
     })
 }
@@ -200,26 +218,6 @@ fn matches(query: &TaskQuery, task: &Task) -> bool {
         && within(&query.statuses, &task.status)
         && within(&query.instance_ids, &task.instance)
         && within(&query.slave_hosts, &host)
-}
-
-fn scheduled(task: &Task) -> ScheduledTask {
-    let place = task.assigned_place();
-    let ports = place.map(|place| place.ports.iter().map(|(name, port)| (name.clone(), i32::from(*port))).collect());
-    ScheduledTask {
-        assigned_task: AssignedTask {
-            task_id: task.id.clone(),
-            slave_id: place.map(|place| place.host.clone()),
-            slave_host: place.map(|place| place.address.clone()),
-            task: (*task.config).clone(),
-            assigned_ports: ports.unwrap_or_default(),
-            instance_id: task.instance,
-        },
-        status: task.status,
-        failure_count: task.failures,
-        task_events: task.events.clone(),
-        ancestor_id: task.ancestor.clone(),
-        times_partitioned: 0,
-    }
 }
 
 fn strip_data(task: &mut ScheduledTask) {

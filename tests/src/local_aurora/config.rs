@@ -1,18 +1,21 @@
 //! Job configurations: what the scheduler refuses, and how it stores the rest. Pure.
 //!
-//! Called by [`super::api`] for `createJob`. The stored configuration differs from the one sent: tier, `production`,
+//! Called by [`super::api`] for `createJob`, and for updates. The stored configuration differs from the one sent: tier, `production`,
 //! links and empty collections are filled in. Besides what the real scheduler checks, the executor's data is checked
 //! too, so that a job which cannot run here fails at once and by name.
 
 use std::collections::BTreeMap;
 
-use aurora::types::{Container, JobConfiguration, JobKey, MesosContainer, Resource, TaskConfig};
+use aurora::types::{Container, JobConfiguration, JobKey, MesosContainer, Resource, SlaPolicy, TaskConfig};
 
 use super::template::Binding;
 use super::thermos::{self, Job};
 
 /// Most instances of one job.
 pub const MAX_INSTANCES: i32 = 4000;
+
+/// Jobs with fewer instances are not protected by counts and percentages.
+pub const MIN_SLA_INSTANCES: i32 = 20;
 
 /// The tier of a job that names none.
 const DEFAULT_TIER: &str = "preemptible";
@@ -24,18 +27,50 @@ pub fn accept(mut description: JobConfiguration) -> Result<(JobConfiguration, Jo
     if description.cron_schedule.as_deref().is_some_and(|schedule| !schedule.is_empty()) {
         return Err("Cron jobs may only be created/updated by calling scheduleCronJob.".to_owned());
     }
-    let config = &mut description.task_config;
-    if config.job != description.key {
-        return Err(format!("Job key {} differs from that of its tasks, {}", description.key, config.job));
+    if description.task_config.job != description.key {
+        return Err(format!("Job key {} differs from that of its tasks, {}", description.key, description.task_config.job));
     }
-    check_container(config)?;
-    check_resources(&config.resources)?;
-    normalise(config)?;
-    let program = check_executor(config)?;
-    if !(1..=MAX_INSTANCES).contains(&description.instance_count) {
-        return Err(format!("Instance count must be between 1 and {MAX_INSTANCES} inclusive."));
-    }
+    let (config, program) = accept_task(description.task_config, description.instance_count)?;
+    description.task_config = config;
+    check_count(description.instance_count)?;
     Ok((description, program))
+}
+
+/// Checks the configuration of a task of a job with `instances`; returns it as it is stored, with what its executor will run.
+pub fn accept_task(mut config: TaskConfig, instances: i32) -> Result<(TaskConfig, Job), String> {
+    check_key(&config.job)?;
+    check_container(&config)?;
+    check_resources(&config.resources)?;
+    normalise(&mut config)?;
+    check_policy(config.sla_policy.as_ref(), instances)?;
+    let program = check_executor(&config)?;
+    Ok((config, program))
+}
+
+/// Refuses numbers of instances that no job may have.
+pub fn check_count(instances: i32) -> Result<(), String> {
+    if (1..=MAX_INSTANCES).contains(&instances) {
+        Ok(())
+    } else {
+        Err(format!("Instance count must be between 1 and {MAX_INSTANCES} inclusive."))
+    }
+}
+
+fn check_policy(policy: Option<&SlaPolicy>, instances: i32) -> Result<(), String> {
+    match policy {
+        Some(SlaPolicy::Percentage(_) | SlaPolicy::Count(_)) if instances < MIN_SLA_INSTANCES => {
+            Err(format!("Job with fewer than {MIN_SLA_INSTANCES} instances cannot have Percentage/Count SlaPolicy."))
+        }
+        Some(SlaPolicy::Count(policy)) if i64::from(instances) - policy.count < 1 => {
+            Err(format!("Current CountSlaPolicy: count={} will not allow any instances to be killed.", policy.count))
+        }
+        Some(SlaPolicy::Percentage(policy)) if f64::from(instances) * (1.0 - policy.percentage / 100.0) < 1.0 => {
+            let text = "will not allow any instances to be killed.";
+            Err(format!("Current PercentageSlaPolicy: percentage={} {text}", policy.percentage))
+        }
+        Some(SlaPolicy::Unknown(_)) => Err("The SlaPolicy is of no known kind.".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses keys that are no identifiers, and environments other than the scheduler's default ones.

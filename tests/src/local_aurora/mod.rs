@@ -1,20 +1,28 @@
 //! A small Aurora scheduler for one machine: it speaks the real scheduler's API, announces itself in ZooKeeper as
 //! leader, and runs the tasks of its jobs as processes on this machine, the way Thermos would.
 //!
-//! For tests, drills and the quick start. Way of a job: [`http`] decodes the call, [`api`] answers it, [`config`] checks
-//! the job, [`state`] keeps the books and chooses hosts by [`placement`], [`scheduler`] carries out; per task an
-//! [`executor`] with a [`runner`] ([`runs`], [`process`]), an [`announcer`] ([`membership`], [`remote`]), [`health`] checks and
-//! [`lifecycle`] calls. `hosts`, `thermos`, `thermos_fields`, `template`, `runs`, `placement`, `config` and `state` are pure.
+//! For tests, drills and the quick start. Way of a job: [`http`] decodes the call, [`api`] answers it ([`api_updates`],
+//! [`api_maintenance`]), [`config`] checks the job, [`books`] keep the tasks ([`state`], on hosts chosen by [`placement`]), the
+//! [`updates`] and the [`maintenance`] of hosts, [`scheduler`] carries out; before some kills an [`sla`] policy or a [`coordinator`]
+//! is asked. Per task there is an [`executor`] with a [`runner`] ([`runs`], [`process`]), an [`announcer`] ([`membership`],
+//! [`remote`]), [`health`] checks and [`lifecycle`] calls. Pure are `hosts`, `thermos`, `thermos_fields`, `template`, `runs`,
+//! `placement`, `config`, `books`, `state`, `updates`, `maintenance` and `sla`.
 
 pub mod announcer;
 pub mod api;
+pub mod api_maintenance;
+pub mod api_updates;
+pub mod books;
 pub mod config;
+pub mod coordinator;
+pub mod coordinator_body;
 pub mod executor;
 pub mod guard;
 pub mod health;
 pub mod hosts;
 pub mod http;
 pub mod lifecycle;
+pub mod maintenance;
 pub mod membership;
 pub mod on_host;
 pub mod placement;
@@ -23,20 +31,26 @@ pub mod remote;
 pub mod runner;
 pub mod runs;
 pub mod scheduler;
+pub mod sla;
 pub mod state;
+pub mod task_view;
 pub mod template;
 pub mod thermos;
 pub mod thermos_fields;
+pub mod updates;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use books::{Books, Delays};
+use coordinator::Coordinators;
 use guard::Guard;
 use membership::{Membership, Nodes};
 use on_host::OnHost;
 use process::Spawner;
 use scheduler::Scheduler;
+use state::State;
 
 /// How long the first registration in ZooKeeper may take.
 const REGISTRATION: Duration = Duration::from_secs(30);
@@ -61,6 +75,12 @@ pub struct Options {
     pub work_dir: PathBuf,
     /// Penalty for tasks that end too fast too often.
     pub flapping_delay: Duration,
+    /// First wait before a policy that has not allowed a kill of an update is asked again; it doubles up to five times this.
+    pub sla_retry: Duration,
+    /// Between two looks at the tasks of hosts that are drained.
+    pub maintenance_poll: Duration,
+    /// For one question to a coordinator.
+    pub coordinator_timeout: Duration,
     /// Name of the cluster in every answer.
     pub cluster_name: String,
     /// ZooKeeper session timeout, of the scheduler and of each announced task.
@@ -105,6 +125,9 @@ pub enum Error {
         /// Directory.
         path: String,
     },
+    /// No client for questions to coordinators.
+    #[error("cannot prepare questions to coordinators")]
+    Coordinators(#[source] reqwest::Error),
     /// A thread or process of our own could not be started.
     #[error("cannot start a helper of this program")]
     Helper(#[source] std::io::Error),
@@ -125,8 +148,8 @@ pub async fn serve(options: Options, ready: impl FnOnce(&str), shutdown: impl Fu
         options.hosts.clone(),
         work_dir,
         executor_settings(&options, guard.clone())?,
-        options.flapping_delay,
-        address.ip().to_string(),
+        books(&options, address.ip().to_string()),
+        Coordinators::new(options.coordinator_timeout, options.cluster_name.clone()).map_err(Error::Coordinators)?,
     );
     let membership = Membership::start(leader_nodes(&options, address));
     let mut leading = membership.present();
@@ -156,6 +179,17 @@ pub async fn serve(options: Options, ready: impl FnOnce(&str), shutdown: impl Fu
 fn prepare(directory: &std::path::Path) -> Result<PathBuf, Error> {
     let made = std::fs::create_dir_all(directory).and_then(|()| directory.canonicalize());
     made.map_err(|source| Error::WorkDir { path: directory.to_owned(), source })
+}
+
+fn books(options: &Options, name: String) -> Books {
+    let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 10);
+    let delays = Delays {
+        sla_retry_ms: ms(options.sla_retry),
+        sla_retry_max_ms: ms(options.sla_retry).saturating_mul(5),
+        maintenance_poll_ms: ms(options.maintenance_poll),
+    };
+    let ids = Box::new(|| uuid::Uuid::new_v4().to_string());
+    Books::new(State::new(name, ms(options.flapping_delay), ids), delays)
 }
 
 fn executor_settings(options: &Options, guard: Guard) -> Result<executor::Settings, Error> {

@@ -2,9 +2,10 @@
 //!
 //! Called by [`super::state`] for one task at a time. Hosts have no capacity: only constraints keep a task waiting.
 
-use aurora::types::{Constraint, JobKey, TaskConstraint};
+use aurora::types::{Constraint, JobKey, MaintenanceMode, TaskConstraint};
 
 use super::hosts::Host;
+use super::maintenance::Maintenance;
 
 /// A task that occupies a host.
 #[derive(Clone, Copy, Debug)]
@@ -15,21 +16,25 @@ pub struct Occupant<'a> {
     pub job: &'a JobKey,
 }
 
-/// The host for a task of `job`: the one with the fewest occupants among those that satisfy every constraint; of
-/// equals the one of the task's ancestor, else the first of the hosts file. The error says per host what is not satisfied.
+/// The host for a task of `job`: the one with the fewest occupants among those that satisfy every constraint, rather not one
+/// whose maintenance is scheduled and never one that is drained; of equals the one of the task's ancestor, else the first of the hosts file. The error says per host what is not satisfied.
 pub fn choose<'h>(
     job: &JobKey,
     constraints: &[Constraint],
     ancestor: Option<&str>,
     hosts: &'h [Host],
     occupants: &[Occupant<'_>],
+    maintenance: &Maintenance,
 ) -> Result<&'h Host, String> {
     let load = |host: &Host| occupants.iter().filter(|o| o.host == host.name).count();
     let mut vetoes = Vec::new();
     let mut fitting = Vec::new();
     for host in hosts {
-        match veto(job, constraints, host, hosts, occupants) {
-            None => fitting.push(host),
+        let mode = maintenance.mode(&host.address.to_string());
+        let closed = [MaintenanceMode::DRAINING, MaintenanceMode::DRAINED].contains(&mode);
+        let closed = closed.then(|| format!("Host {} for maintenance", mode.to_string().to_lowercase()));
+        match closed.or_else(|| veto(job, constraints, host, hosts, occupants)) {
+            None => fitting.push((host, mode == MaintenanceMode::SCHEDULED)),
             Some(veto) => vetoes.push(veto),
         }
     }
@@ -38,8 +43,8 @@ pub fn choose<'h>(
     fitting
         .into_iter()
         .enumerate()
-        .min_by_key(|(index, host)| (load(host), ancestor != Some(host.name.as_str()), *index))
-        .map(|(_, host)| host)
+        .min_by_key(|(index, (host, leaving))| (*leaving, load(host), ancestor != Some(host.name.as_str()), *index))
+        .map(|(_, (host, _))| host)
         .ok_or_else(|| vetoes.join(", "))
 }
 
@@ -112,7 +117,7 @@ mod tests {
     fn placed(constraints: &[Constraint], ancestor: Option<&str>, taken: &[&str]) -> Result<String, String> {
         let (job, hosts) = (job(), hosts());
         let occupants: Vec<_> = taken.iter().map(|host| Occupant { host, job: &job }).collect();
-        choose(&job, constraints, ancestor, &hosts, &occupants).map(|host| host.name.clone())
+        choose(&job, constraints, ancestor, &hosts, &occupants, &Maintenance::default()).map(|host| host.name.clone())
     }
 
     #[test]
@@ -129,7 +134,7 @@ mod tests {
         let hosts = hosts();
         let other = JobKey::new("redis", "prod", "other");
         let occupants: Vec<_> = ["a", "b", "c"].map(|host| Occupant { host, job: &other }).to_vec();
-        let found = choose(&job(), &[limit("host", 1)], None, &hosts, &occupants);
+        let found = choose(&job(), &[limit("host", 1)], None, &hosts, &occupants, &Maintenance::default());
         assert_eq!(found.unwrap().name, "a");
     }
 
@@ -159,7 +164,28 @@ mod tests {
         let mut hosts = hosts();
         hosts[0].attributes.insert("dedicated".to_owned(), "redis/x".to_owned());
         let asks = [value("dedicated", false, &["redis/x"])];
-        assert_eq!(choose(&job(), &[], None, &hosts, &[]).unwrap().name, "b");
-        assert_eq!(choose(&job(), &asks, None, &hosts, &[]).unwrap().name, "a");
+        assert_eq!(choose(&job(), &[], None, &hosts, &[], &Maintenance::default()).unwrap().name, "b");
+        assert_eq!(choose(&job(), &asks, None, &hosts, &[], &Maintenance::default()).unwrap().name, "a");
+    }
+
+    #[test]
+    fn hosts_in_maintenance_get_no_tasks_and_those_that_will_be_only_the_rest() {
+        let mut hosts = hosts();
+        for (n, host) in (1..).zip(&mut hosts) {
+            host.address = [127, 0, 0, n].into();
+        }
+        let mut maintenance = Maintenance::default();
+        let choose = |maintenance: &Maintenance, taken: &[&str]| {
+            let job = job();
+            let occupants: Vec<_> = taken.iter().map(|host| Occupant { host, job: &job }).collect();
+            choose(&job, &[limit("host", 1)], None, &hosts, &occupants, maintenance).map(|host| host.name.clone())
+        };
+        maintenance.set("127.0.0.1", MaintenanceMode::DRAINING);
+        maintenance.set("127.0.0.2", MaintenanceMode::SCHEDULED);
+        assert_eq!(choose(&maintenance, &[]).unwrap(), "c");
+        assert_eq!(choose(&maintenance, &["c"]).unwrap(), "b");
+        maintenance.set("127.0.0.2", MaintenanceMode::DRAINED);
+        let reason = "Host drained for maintenance, Host draining for maintenance, Limit not satisfied: host";
+        assert_eq!(choose(&maintenance, &["c"]).unwrap_err(), reason);
     }
 }

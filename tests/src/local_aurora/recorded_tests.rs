@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aurora::types::{JobConfiguration, Payload, Response, ScheduleStatus, ScheduledTask, TaskConfig};
+use aurora::types::{
+    JobConfiguration, JobUpdateDetails, Payload, Response, ResponseCode, ScheduleStatus, ScheduledTask, TaskConfig,
+};
 use aurora::wire::decode_reply;
 
+use super::super::books::{Books, Delays};
+use super::super::coordinator::Coordinators;
 use super::super::guard::Guard;
 use super::super::hosts::{self, Host};
 use super::super::on_host::OnHost;
 use super::super::process::Spawner;
-use super::super::state::Effect;
+use super::super::state::{Effect, State};
 use super::super::{announcer, executor};
 use super::*;
 
@@ -35,7 +39,11 @@ fn context() -> Context {
         preemption_wait: Duration::ZERO,
         stop_timeout: Duration::ZERO,
     };
-    let scheduler = Scheduler::new(hosts(), PathBuf::new(), executor, Duration::ZERO, "vm".to_owned());
+    let ids = Box::new(|| uuid::Uuid::new_v4().to_string());
+    let delays = Delays { sla_retry_ms: 1000, sla_retry_max_ms: 5000, maintenance_poll_ms: 1000 };
+    let books = Books::new(State::new("vm".to_owned(), 0, ids), delays);
+    let coordinators = Coordinators::new(Duration::ZERO, "local".to_owned()).expect("a client");
+    let scheduler = Scheduler::new(hosts(), PathBuf::new(), executor, books, coordinators);
     let (_, leading) = watch::channel(true);
     Context { scheduler, cluster: "local".to_owned(), leading }
 }
@@ -56,7 +64,8 @@ fn same(context: &Context, name: &str) {
 
 /// Places every task that waits and lets it run.
 fn run_all(scheduler: &Scheduler) {
-    scheduler.change(|state, now_ms| {
+    scheduler.change(|books, now_ms| {
+        let state = &mut books.state;
         for effect in state.advance(&hosts(), now_ms) {
             let Effect::Place { task, .. } = effect else { panic!("{effect:?}") };
             let ports = BTreeMap::from([("health".to_owned(), 41208), ("redis".to_owned(), 41213)]);
@@ -155,9 +164,117 @@ async fn jobs_are_described_like_the_real_ones() {
 }
 
 #[tokio::test]
-async fn there_is_never_an_update() {
-    let response = response("getJobUpdateSummaries", &ask(&context(), "130-summaries-awaiting-pulse"));
-    assert_eq!(response.result, Some(Payload::JobUpdates(Vec::new())));
+async fn a_configuration_is_populated_like_the_real_one() {
+    let populated = |bytes: &[u8]| match response("populateJobConfig", bytes).result {
+        Some(Payload::Populated(mut config)) => {
+            sort(&mut config);
+            config
+        }
+        other => panic!("{other:?}"),
+    };
+    let ours = populated(&ask(&context(), "014-populateJobConfig"));
+    assert_eq!(ours, populated(&recorded("014-populateJobConfig.resp")));
+}
+
+/// The request of a recording, with `id` in place of the id that the real scheduler gave an update.
+fn ask_about(context: &Context, name: &str, real: &str, id: &str) -> Vec<u8> {
+    reply(context, true, &replaced(&recorded(&format!("{name}.req")), real, id)).unwrap()
+}
+
+fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut bytes = bytes.to_vec();
+    for at in 0..=bytes.len() - from.len() {
+        if bytes[at..].starts_with(from.as_bytes()) {
+            bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+        }
+    }
+    bytes
+}
+
+/// Starts the update of a recording, compares the answer byte for byte, and gives the id it has here.
+fn start(context: &Context, name: &str) -> String {
+    let id = |bytes: &[u8]| match response("startJobUpdate", bytes).result {
+        Some(Payload::StartedUpdate(started)) => started.key.id,
+        other => panic!("{other:?}"),
+    };
+    let (ours, real) = (ask(context, name), recorded(&format!("{name}.resp")));
+    assert_eq!(replaced(&ours, &id(&ours), &id(&real)), real, "{name}");
+    id(&ours)
+}
+
+fn details(bytes: &[u8]) -> JobUpdateDetails {
+    match response("getJobUpdateDetails", bytes).result {
+        Some(Payload::UpdateDetails(mut details)) if details.len() == 1 => details.remove(0),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What differs between two runs of an update, made equal.
+fn update_without_chance(mut details: JobUpdateDetails) -> JobUpdateDetails {
+    let state = details.update.summary.state.as_mut().unwrap();
+    (state.created_timestamp_ms, state.last_modified_timestamp_ms) = (0, 0);
+    details.update.summary.key.id.clear();
+    let instructions = &mut details.update.instructions;
+    instructions.initial_state.iter_mut().chain(&mut instructions.desired_state).for_each(|state| sort(&mut state.task));
+    details.update_events.iter_mut().for_each(|event| event.timestamp_ms = 0);
+    details.instance_events.iter_mut().for_each(|event| event.timestamp_ms = 0);
+    details
+}
+
+#[tokio::test]
+async fn an_update_that_creates_a_job_is_answered_like_the_real_one() {
+    let context = context();
+    let real = "93d1d4d4-b4f2-45a1-b5d8-222c071a4803";
+    let id = start(&context, "112-startJobUpdate-create");
+    let conflict = response("startJobUpdate", &ask(&context, "117-startJobUpdate-conflict"));
+    let recorded_conflict = response("startJobUpdate", &recorded("117-startJobUpdate-conflict.resp"));
+    assert_eq!((conflict.response_code, conflict.message()), (recorded_conflict.response_code, recorded_conflict.message()));
+    let status = |response: Response| match response.result {
+        Some(Payload::StartedUpdate(started)) => started.update_summary.unwrap().state.unwrap().status,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(status(conflict), status(recorded_conflict));
+    for _ in 0..2 {
+        run_all(&context.scheduler);
+    }
+    let ours = details(&ask_about(&context, "118-getJobUpdateDetails-done", real, &id));
+    let real = details(&recorded("118-getJobUpdateDetails-done.resp"));
+    assert_eq!(update_without_chance(ours), update_without_chance(real));
+    same(&context, "119-startJobUpdate-unchanged");
+    start(&context, "125-startJobUpdate-rolling");
+}
+
+#[tokio::test]
+async fn pulses_and_aborts_are_answered_like_the_real_ones() {
+    let context = context();
+    same(&context, "140-pulse-finished");
+    let id = start(&context, "112-startJobUpdate-create");
+    let aborted = ask_about(&context, "147-abort", "3def0c57-90d7-4252-b4e8-22db42f90584", &id);
+    assert_eq!(aborted, recorded("147-abort.resp"));
+    // Again: it is already what it should be.
+    let again = ask_about(&context, "147-abort", "3def0c57-90d7-4252-b4e8-22db42f90584", &id);
+    assert_eq!(again, recorded("147-abort.resp"));
+    let unknown = response("abortJobUpdate", &ask(&context, "147-abort"));
+    assert!(unknown.message().starts_with("Update does not exist"), "{}", unknown.message());
+}
+
+#[tokio::test]
+async fn an_active_update_locks_its_job() {
+    let context = context();
+    start(&context, "112-startJobUpdate-create");
+    run_all(&context.scheduler);
+    let calls = [
+        ("createJob", "027-createJob"),
+        ("restartShards", "046-restartShards"),
+        ("killTasks", "049-killTasks"),
+        ("addInstances", "050-addInstances"),
+    ];
+    for (method, name) in calls {
+        let refused = response(method, &ask(&context, name));
+        assert_eq!(refused.response_code, ResponseCode::JOB_UPDATING_ERROR, "{method}");
+        assert_eq!(refused.message(), "Job is currently updating", "{method}");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
-//! The scheduler at work: holds the books ([`State`]), carries out what follows from them, runs the executors.
+//! The scheduler at work: holds the [`Books`], carries out what follows from them, runs the executors, asks coordinators.
 //!
-//! [`super::api`] calls [`Scheduler::change`] and [`Scheduler::read`]; executors report back here. Lock order: state
+//! [`super::api`] calls [`Scheduler::change`] and [`Scheduler::read`]; executors report back here. Lock order: books
 //! before executors; neither is held across an await.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,11 +13,14 @@ use aurora::types::ScheduleStatus;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
+use super::books::Books;
 use super::config::port_names;
+use super::coordinator::Coordinators;
 use super::executor::{self, Assignment, Report, Settings};
 use super::hosts::Host;
 use super::runner::{Pids, Stop};
-use super::state::{Effect, State, Task};
+use super::sla::Question;
+use super::state::{Effect, Task};
 
 struct Executor {
     stop: watch::Sender<Stop>,
@@ -34,13 +37,14 @@ struct Inner {
     hosts: Vec<Host>,
     work_dir: PathBuf,
     executor: Settings,
-    state: Mutex<State>,
+    books: Mutex<Books>,
+    coordinators: Coordinators,
     executors: Mutex<BTreeMap<String, Executor>>,
     /// Ports of tasks that have not ended, on any host: without wrappers all hosts share one loopback.
     ports: tokio::sync::Mutex<BTreeSet<u16>>,
     changed: Notify,
     running: watch::Sender<usize>,
-    /// Set at the end: nothing is started any more. Read and written under the lock of the state.
+    /// Set at the end: nothing is started any more. Read and written under the lock of the books.
     stopping: AtomicBool,
 }
 
@@ -80,15 +84,14 @@ pub struct PendingView {
 }
 
 impl Scheduler {
-    /// A scheduler without tasks; [`Scheduler::drive`] makes it work.
-    pub fn new(hosts: Vec<Host>, work_dir: PathBuf, executor: Settings, flapping_delay: Duration, name: String) -> Self {
-        let delay_ms = i64::try_from(flapping_delay.as_millis()).unwrap_or(i64::MAX);
-        let ids = Box::new(|| uuid::Uuid::new_v4().to_string());
+    /// A scheduler that starts with these books; [`Scheduler::drive`] makes it work.
+    pub fn new(hosts: Vec<Host>, work_dir: PathBuf, executor: Settings, books: Books, coordinators: Coordinators) -> Self {
         let inner = Inner {
             hosts,
             work_dir,
             executor,
-            state: Mutex::new(State::new(name, delay_ms, ids)),
+            books: Mutex::new(books),
+            coordinators,
             executors: Mutex::default(),
             ports: tokio::sync::Mutex::default(),
             changed: Notify::new(),
@@ -99,13 +102,19 @@ impl Scheduler {
     }
 
     /// Looks at the books.
-    pub fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        look(&self.state())
+    pub fn read<T>(&self, look: impl FnOnce(&Books) -> T) -> T {
+        look(&self.books())
     }
 
-    /// Changes the books and carries out what follows.
-    pub fn change<T>(&self, change: impl FnOnce(&mut State, i64) -> (T, Vec<Effect>)) -> T {
-        let (result, effects) = change(&mut self.state(), now_ms());
+    /// Changes the books and carries out what follows, for the updates too.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Books, i64) -> (T, Vec<Effect>)) -> T {
+        let (result, effects) = {
+            let mut books = self.books();
+            let now_ms = now_ms();
+            let (result, mut effects) = change(&mut books, now_ms);
+            effects.extend(books.settle(now_ms));
+            (result, effects)
+        };
         for effect in effects {
             self.carry_out(effect);
         }
@@ -113,14 +122,19 @@ impl Scheduler {
         result
     }
 
-    /// Places waiting tasks, for ever.
+    /// Addresses of the hosts.
+    pub fn addresses(&self) -> BTreeSet<String> {
+        self.inner.hosts.iter().map(|host| host.address.to_string()).collect()
+    }
+
+    /// Does what is due, for ever: places tasks, lets updates go on, drains hosts.
     pub async fn drive(self) {
         loop {
             let hosts = &self.inner.hosts;
             let (effects, due_ms) = {
-                let mut state = self.state();
+                let mut books = self.books();
                 let now_ms = now_ms();
-                (state.advance(hosts, now_ms), state.next_due_ms(now_ms))
+                (books.advance(hosts, now_ms), books.next_due_ms(now_ms))
             };
             for effect in effects {
                 self.carry_out(effect);
@@ -138,31 +152,31 @@ impl Scheduler {
 
     /// Kills every task at once and waits until nothing of them is left, at most `limit`. True: nothing is left.
     pub async fn stop(&self, limit: Duration) -> bool {
-        let state = self.state();
+        let books = self.books();
         self.inner.stopping.store(true, Ordering::Relaxed);
         for executor in self.executors().values() {
             executor.stop.send_replace(Stop::Now);
         }
-        drop(state);
+        drop(books);
         let mut running = self.inner.running.subscribe();
         tokio::time::timeout(limit, running.wait_for(|count| *count == 0)).await.is_ok()
     }
 
     /// Active tasks, as test tools see them.
     pub fn tasks(&self) -> Vec<TaskView> {
-        let state = self.state();
+        let books = self.books();
         let executors = self.executors();
-        let active = state.tasks().into_iter().filter(|task| task.status.is_active());
+        let active = books.state.tasks().into_iter().filter(|task| task.status.is_active());
         let pid = |task: &Task| executors.get(&task.id).and_then(|executor| executor.pids.as_ref()?.main());
         active.map(|task| self.view(task, pid(task))).collect()
     }
 
     /// Tasks that wait for a host.
     pub fn pending(&self) -> Vec<PendingView> {
-        let state = self.state();
+        let books = self.books();
         let view =
             |(task, reason): (&Task, String)| PendingView { name: task.job.to_string(), task_ids: vec![task.id.clone()], reason };
-        state.pending(&self.inner.hosts).into_iter().map(view).collect()
+        books.state.pending(&self.inner.hosts).into_iter().map(view).collect()
     }
 
     fn view(&self, task: &Task, pid: Option<u32>) -> TaskView {
@@ -184,8 +198,8 @@ impl Scheduler {
         self.inner.work_dir.join(task).join("sandbox")
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.inner.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn executors(&self) -> MutexGuard<'_, BTreeMap<String, Executor>> {
@@ -207,10 +221,27 @@ impl Scheduler {
                     });
                 }
             }
+            Effect::Ask(question) => {
+                let scheduler = self.clone();
+                tokio::spawn(async move { scheduler.ask(question).await });
+            }
             Effect::Forget(task) => {
                 let directory = self.inner.work_dir.join(task);
                 tokio::task::spawn_blocking(move || std::fs::remove_dir_all(directory));
             }
+        }
+    }
+
+    /// Asks a coordinator, and acts on a yes before anybody else can ask it.
+    async fn ask(&self, question: Question) {
+        let (task, url) = (&question.task.assigned_task.task_id, &question.policy.coordinator_url);
+        match self.inner.coordinators.ask(&question).await {
+            Ok(turn) => {
+                tracing::info!(task, url, "the coordinator says yes");
+                self.change(|books, now_ms| ((), books.allowed(&question, now_ms)));
+                drop(turn);
+            }
+            Err(refused) => tracing::info!(task, url, error = chain(&refused), "not allowed by the coordinator"),
         }
     }
 
@@ -219,7 +250,7 @@ impl Scheduler {
         let Some(host) = self.inner.hosts.iter().find(|h| h.name == host).cloned() else {
             return;
         };
-        let names = self.read(|state| state.task(&task).map(|task| port_names(&task.config.resources)));
+        let names = self.read(|books| books.state.task(&task).map(|task| port_names(&task.config.resources)));
         let Some(names) = names else {
             return;
         };
@@ -227,7 +258,7 @@ impl Scheduler {
             Ok(ports) => ports,
             Err(error) => {
                 tracing::warn!(task, host = host.name, error = chain(&error), "the host cannot take the task");
-                self.change(|state, now_ms| (state.not_placed(&task, now_ms), Vec::new()));
+                self.change(|books, now_ms| (books.state.not_placed(&task, now_ms), Vec::new()));
                 return;
             }
         };
@@ -250,13 +281,13 @@ impl Scheduler {
     }
 
     fn assign(&self, task: &str, host: Host, ports: BTreeMap<String, u16>) -> Option<(Assignment, watch::Receiver<Stop>)> {
-        let mut state = self.state();
-        if self.inner.stopping.load(Ordering::Relaxed) || !state.assigned(task, ports.clone(), now_ms()) {
+        let mut books = self.books();
+        if self.inner.stopping.load(Ordering::Relaxed) || !books.state.assigned(task, ports.clone(), now_ms()) {
             return None;
         }
-        let task = state.task(task)?;
+        let task = books.state.task(task)?;
         let (stop, wish) = watch::channel(Stop::No);
-        // Before the state is unlocked: from then on the task can be killed.
+        // Before the books are unlocked: from then on the task can be killed.
         self.executors().insert(task.id.clone(), Executor { stop, pids: None });
         self.inner.running.send_modify(|count| *count += 1);
         let assignment = Assignment {
@@ -291,7 +322,7 @@ impl Scheduler {
             Report::Ended(status, message) => (*status, message),
         };
         tracing::info!(task, %status, message, "task reports");
-        self.change(|state, now_ms| ((), state.report(task, status, message, now_ms)));
+        self.change(|books, now_ms| ((), books.state.report(task, status, message, now_ms)));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The scheduler's books: every task with its status, and what follows from each event. Pure: time and ids are arguments.
 //!
-//! [`super::scheduler`] holds one behind a lock, feeds it calls and executors' reports and carries out the [`Effect`]s.
-//! Invariant: an instance has at most one active task. A new task is made when the old one has ended, never before.
+//! [`super::books`] holds one, feeds it calls and executors' reports, tells the updates of each [`Change`] and hands on the
+//! [`Effect`]s. Invariant: an instance has at most one active task. A new task is made when the old one has ended, never before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,7 +9,9 @@ use std::sync::Arc;
 use aurora::types::{JobConfiguration, JobKey, ScheduleStatus, TaskConfig, TaskEvent};
 
 use super::hosts::Host;
+use super::maintenance::Maintenance;
 use super::placement::{self, Occupant};
+use super::sla::Question;
 use super::thermos::Job;
 
 /// A task that ended sooner than this after its last active event is flapping.
@@ -67,10 +69,26 @@ impl Task {
         let waits = [ScheduleStatus::PENDING, ScheduleStatus::THROTTLED].contains(&self.status);
         self.place.as_ref().filter(|_| !waits)
     }
+
+    /// Whether it can be told to end.
+    pub fn is_killable(&self) -> bool {
+        self.status.is_active() && self.status != ScheduleStatus::KILLING
+    }
+}
+
+/// The task of an instance has a new status, or is no longer kept.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Its job.
+    pub job: JobKey,
+    /// Its instance.
+    pub instance: i32,
+    /// The task as it was then; `None`: it was dropped before it had a host.
+    pub task: Option<Task>,
 }
 
 /// What the caller has to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Choose ports on the host and call [`State::assigned`] or [`State::not_placed`].
     Place {
@@ -81,6 +99,8 @@ pub enum Effect {
     },
     /// End the task in good order.
     Kill(String),
+    /// Ask a coordinator whether the task may be ended, and call [`super::books::Books::allowed`] if so.
+    Ask(Question),
     /// The task is no longer kept: its files may go.
     Forget(String),
 }
@@ -96,13 +116,17 @@ pub struct State {
     name: String,
     new_id: Box<dyn FnMut() -> String + Send>,
     created: u64,
+    changes: Vec<Change>,
+    /// Of the hosts.
+    pub maintenance: Maintenance,
 }
 
 impl State {
     /// Empty books. `name` stands in events, `flapping_delay_ms` is the penalty for flapping, `new_id` gives the unique
     /// part of task ids.
     pub fn new(name: String, flapping_delay_ms: i64, new_id: Box<dyn FnMut() -> String + Send>) -> Self {
-        Self { tasks: BTreeMap::new(), flapping_delay_ms, name, new_id, created: 0 }
+        let (tasks, changes, maintenance) = (BTreeMap::new(), Vec::new(), Maintenance::default());
+        Self { tasks, flapping_delay_ms, name, new_id, created: 0, changes, maintenance }
     }
 
     /// Every task, also ended ones, in the order of their creation.
@@ -117,7 +141,23 @@ impl State {
         self.tasks.get(id)
     }
 
-    fn active(&self, job: &JobKey) -> BTreeMap<i32, &Task> {
+    /// What has changed since the last call.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// A new unique id.
+    pub fn new_id(&mut self) -> String {
+        (self.new_id)()
+    }
+
+    /// The active task of an instance.
+    pub fn active_task(&self, job: &JobKey, instance: i32) -> Option<&Task> {
+        self.tasks.values().find(|task| task.instance == instance && task.status.is_active() && task.job == *job)
+    }
+
+    /// Active tasks by instance.
+    pub fn active(&self, job: &JobKey) -> BTreeMap<i32, &Task> {
         let tasks = self.tasks.values();
         tasks.filter(|t| t.job == *job && t.status.is_active()).map(|t| (t.instance, t)).collect()
     }
@@ -160,18 +200,34 @@ impl State {
         let chosen = |id: &i32| instances.is_none_or(|instances| instances.contains(id));
         let killable = self.active(job).into_iter().filter(|(id, t)| chosen(id) && t.status != ScheduleStatus::KILLING);
         let ids: Vec<String> = killable.map(|(_, task)| task.id.clone()).collect();
-        let mut effects = Vec::new();
-        for id in &ids {
-            let status = self.tasks[id].status;
-            if [ScheduleStatus::PENDING, ScheduleStatus::THROTTLED].contains(&status) {
-                self.tasks.remove(id);
-                effects.push(Effect::Forget(id.clone()));
-            } else {
-                self.set(id, ScheduleStatus::KILLING, Some(message), now_ms);
-                effects.push(Effect::Kill(id.clone()));
-            }
-        }
+        let effects = ids.iter().flat_map(|id| self.kill_task(id, message, now_ms)).collect();
         (!ids.is_empty(), effects)
+    }
+
+    /// Ends one task for good, if it can be told to. One that has no host yet is dropped.
+    pub fn kill_task(&mut self, id: &str, message: &str, now_ms: i64) -> Option<Effect> {
+        let task = self.tasks.get(id).filter(|task| task.is_killable())?;
+        if [ScheduleStatus::PENDING, ScheduleStatus::THROTTLED].contains(&task.status) {
+            self.changes.push(Change { job: task.job.clone(), instance: task.instance, task: None });
+            self.tasks.remove(id);
+            return Some(Effect::Forget(id.to_owned()));
+        }
+        self.set(id, ScheduleStatus::KILLING, Some(message), now_ms);
+        Some(Effect::Kill(id.to_owned()))
+    }
+
+    /// Ends one task because of its host; a replacement follows elsewhere. Tasks on their way out are left alone.
+    pub fn drain(&mut self, id: &str, message: &str, now_ms: i64) -> Option<Effect> {
+        let drainable = [ScheduleStatus::ASSIGNED, ScheduleStatus::STARTING, ScheduleStatus::RUNNING];
+        self.tasks.get(id).filter(|task| drainable.contains(&task.status))?;
+        self.set(id, ScheduleStatus::DRAINING, Some(message), now_ms);
+        Some(Effect::Kill(id.to_owned()))
+    }
+
+    /// Active tasks on the host with this address.
+    pub fn on_host(&self, address: &str) -> Vec<&Task> {
+        let here = |task: &&Task| task.status.is_active() && task.assigned_place().is_some_and(|p| p.address == address);
+        self.tasks().into_iter().filter(here).collect()
     }
 
     /// Ends instances, to be started anew. Instances that wait for a host or are on their way out are left alone.
@@ -234,7 +290,7 @@ impl State {
             active.filter_map(|t| Some(Occupant { host: t.place.as_ref()?.host.as_str(), job: &t.job })).collect();
         let ancestor = task.ancestor.as_ref().and_then(|id| self.tasks.get(id)).and_then(|t| t.place.as_ref());
         let ancestor = ancestor.map(|place| place.host.as_str());
-        placement::choose(&task.job, &task.config.constraints, ancestor, hosts, &occupants)
+        placement::choose(&task.job, &task.config.constraints, ancestor, hosts, &occupants, &self.maintenance)
     }
 
     /// The ports are chosen. False: the task is gone, or no longer waits for them.
@@ -294,7 +350,9 @@ impl State {
         let task = &self.tasks[id];
         match (before, task.status) {
             (ScheduleStatus::KILLING, _) => false,
-            (ScheduleStatus::RESTARTING, _) | (_, ScheduleStatus::LOST | ScheduleStatus::KILLED) => true,
+            (ScheduleStatus::RESTARTING | ScheduleStatus::DRAINING, _) | (_, ScheduleStatus::LOST | ScheduleStatus::KILLED) => {
+                true
+            }
             (_, ScheduleStatus::FINISHED) => task.config.is_service,
             _ => {
                 let most = task.config.max_task_failures;
@@ -322,6 +380,8 @@ impl State {
         };
         task.status = status;
         task.events = vec![TaskEvent { timestamp: now_ms, status, message: Some(message), scheduler: Some(scheduler) }];
+        let change = Change { job: task.job.clone(), instance: task.instance, task: Some(task.clone()) };
+        self.changes.push(change);
     }
 
     /// The ancestor of the task that ended is judged, not the task itself: the first quick end has no penalty.
@@ -330,7 +390,8 @@ impl State {
         if ancestor.is_some_and(is_flapping) { self.flapping_delay_ms } else { 0 }
     }
 
-    fn add(&mut self, job: &JobKey, instance: i32, config: &Arc<TaskConfig>, program: &Arc<Job>, now_ms: i64) -> String {
+    /// Starts a task of an instance that has none.
+    pub fn add(&mut self, job: &JobKey, instance: i32, config: &Arc<TaskConfig>, program: &Arc<Job>, now_ms: i64) -> String {
         let unique = (self.new_id)();
         let text = format!("{}-{}-{}-{instance}-{unique}", job.role, job.environment, job.name);
         let id: String = text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' }).collect();
@@ -360,6 +421,7 @@ impl State {
             task.status = status;
             let message = message.map(str::to_owned);
             task.events.push(TaskEvent { timestamp: now_ms, status, message, scheduler });
+            self.changes.push(Change { job: task.job.clone(), instance: task.instance, task: Some(task.clone()) });
         }
     }
 
