@@ -1,14 +1,17 @@
 //! How a writer learns who is master: as a client of the cluster would, through one of its doors.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 /// Session of a client at the ZooKeeper door, and the wait after one that could not be had.
 const SESSION: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(200);
+/// Wait after a connection could not be made or was given up.
+const RETRY: Duration = Duration::from_millis(2);
 /// Longest wait for one agent's answer.
 const ANSWER: Duration = Duration::from_millis(500);
 
@@ -26,6 +29,48 @@ pub enum Door {
     Agents(Vec<Member>),
     /// Addresses of servers, one after the other: a client that is told nothing. With one address: one that stays whatever happens.
     Fixed(Vec<String>),
+    /// What somebody else finds out for all writers, as one program's pool of connections would have it.
+    Told(Told),
+}
+
+/// A door that somebody else opens. Its writers leave a master that is no longer named, without waiting for an answer, and go to the new one at once.
+#[derive(Clone, Debug)]
+pub struct Told {
+    master: watch::Receiver<Option<String>>,
+    lost: Arc<Notify>,
+}
+
+impl Told {
+    /// A door whose owner says who is master.
+    pub fn new() -> (watch::Sender<Option<String>>, Told) {
+        let (owner, master) = watch::channel(None);
+        (owner, Told { master, lost: Arc::default() })
+    }
+
+    /// Who is master now; absent while nobody is named.
+    pub fn master(&self) -> Option<String> {
+        self.master.borrow().clone()
+    }
+
+    /// Rung by writers that cannot write to the master that is named.
+    pub fn lost(&self) -> Arc<Notify> {
+        self.lost.clone()
+    }
+
+    /// Returns once another than `address` is named, or nobody.
+    pub(super) async fn changed(&self, address: &str) {
+        if self.master.clone().wait_for(|master| master.as_deref() != Some(address)).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Returns once somebody is named who is not `address`.
+    async fn other(&self, address: &str) {
+        let other = |master: &Option<String>| master.as_deref().is_some_and(|master| master != address);
+        if self.master.clone().wait_for(other).await.is_err() {
+            std::future::pending().await
+        }
+    }
 }
 
 /// An agent and its server.
@@ -40,9 +85,14 @@ pub struct Member {
 /// A door opened by one writer.
 #[derive(Debug)]
 pub(super) enum Seeker {
-    Watch { seen: watch::Receiver<Option<String>>, _follower: Aborted },
+    Watch {
+        seen: watch::Receiver<Option<String>>,
+        _follower: Aborted,
+    },
     Agents(Vec<Member>, reqwest::Client),
     Fixed(Vec<String>, usize),
+    /// With the address that was answered last.
+    Told(Told, String),
 }
 
 /// A task that ends with its owner.
@@ -65,6 +115,7 @@ impl Door {
             }
             Door::Agents(members) => Seeker::Agents(members, reqwest::Client::builder().timeout(ANSWER).build()?),
             Door::Fixed(addresses) => Seeker::Fixed(addresses, 0),
+            Door::Told(told) => Seeker::Told(told, String::new()),
         })
     }
 }
@@ -88,6 +139,31 @@ impl Seeker {
                 *next += 1;
                 Ok(address)
             }
+            Seeker::Told(told, last) => {
+                *last = told.master().context("nobody is named")?;
+                Ok(last.clone())
+            }
+        }
+    }
+
+    /// Returns when a write that has no answer is to be given up: another master is named. Only a door that is told knows.
+    pub(super) async fn moved(&self) {
+        match self {
+            Seeker::Told(told, last) => told.changed(last).await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// After a failure: waits a little, at most until another master is named.
+    pub(super) async fn pause(&self) {
+        match self {
+            Seeker::Told(told, last) => {
+                if told.master().as_ref() == Some(last) {
+                    told.lost.notify_waiters();
+                }
+                let _ = tokio::time::timeout(RETRY, told.other(last)).await;
+            }
+            _ => tokio::time::sleep(RETRY).await,
         }
     }
 }

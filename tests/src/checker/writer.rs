@@ -15,8 +15,6 @@ use super::door::{Door, Seeker};
 use super::log::{Ack, Failure, Log, Server};
 use crate::harness::{Host, redis as server, wait};
 
-/// Wait after a connection could not be made or was given up.
-const AGAIN: Duration = Duration::from_millis(2);
 /// What a paced writer makes up for at once when it is late: the clock of the runtime is that coarse. Never the time of a pause.
 const COARSE: Duration = Duration::from_millis(4);
 
@@ -167,16 +165,18 @@ impl Writer {
         let mut open: Option<Open> = None;
         let mut due = Instant::now();
         while !self.shared.stopped.load(Ordering::Relaxed) {
-            if let Some(rate) = self.rate {
-                tokio::time::sleep_until(due.into()).await;
-                due = (due + Duration::from_secs(1) / rate.max(1)).max(Instant::now() - COARSE);
-            }
             open = match open {
-                Some(open) => self.write(open).await,
+                Some(open) => {
+                    if let Some(rate) = self.rate {
+                        tokio::time::sleep_until(due.into()).await;
+                        due = (due + Duration::from_secs(1) / rate.max(1)).max(Instant::now() - COARSE);
+                    }
+                    self.write(open).await
+                }
                 None => self.connect().await,
             };
             if open.is_none() {
-                tokio::time::sleep(AGAIN).await;
+                self.seeker.pause().await;
             }
         }
     }
@@ -211,18 +211,24 @@ impl Writer {
         let mut push = redis::cmd("RPUSH");
         push.arg(&self.key).arg(n);
         let start = Instant::now();
-        let outcome = tokio::time::timeout(self.answer, push.query_async::<u64>(&mut open.connection)).await;
+        let answer = async {
+            tokio::select! {
+                answer = push.query_async::<u64>(&mut open.connection) => Some(answer),
+                () = self.seeker.moved() => None,
+            }
+        };
+        let outcome = tokio::time::timeout(self.answer, answer).await.ok().flatten();
         let end = Instant::now();
         let place = {
             let mut log = self.shared.log();
             let (sent, at) = (log.time(start), log.time(end));
             let refused = match outcome {
-                Ok(Ok(length)) => {
+                Some(Ok(length)) => {
                     log.acks.push(Ack { writer, n, length, server, sent, acked: at, confirmed: false });
                     None
                 }
-                Ok(Err(e)) => Some(e.code().map(str::to_owned)),
-                Err(_) => Some(None),
+                Some(Err(e)) => Some(e.code().map(str::to_owned)),
+                None => Some(None),
             };
             if let Some(refused) = refused {
                 log.failures.push(Failure { writer, n, server, sent, at, refused });
