@@ -9,9 +9,9 @@ use anyhow::{Context, Result, ensure};
 use redis::Connection;
 use tokio::sync::watch;
 
-use super::door::Door;
 use super::plain::Servers;
 use super::subject::Master;
+use crate::checker::Told;
 use crate::harness::{Bench, Host, process};
 
 /// Pause between two looks at the master's process.
@@ -23,7 +23,7 @@ const CATCH_UP: Duration = Duration::from_secs(1);
 /// How long the old master holds writes back while it changes, at most.
 const PAUSE_MS: u32 = 3000;
 
-type Tell = Arc<watch::Sender<Option<Arc<str>>>>;
+type Tell = Arc<watch::Sender<Option<String>>>;
 
 /// Three servers and the script.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct Bare {
     pub servers: Servers,
     master: String,
     tell: Tell,
-    door: Door,
+    door: Told,
 }
 
 impl Bare {
@@ -40,19 +40,19 @@ impl Bare {
     pub async fn start(bench: &Arc<Bench>, hosts: &[Host]) -> Result<Bare> {
         let servers = Servers::start(bench, hosts).await?;
         let master = servers.list[0].address.clone();
-        let (tell, door) = Door::told();
-        tell.send_replace(Some(master.as_str().into()));
+        let (tell, door) = Told::new();
+        tell.send_replace(Some(master.clone()));
         Ok(Bare { servers, master, tell: Arc::new(tell), door })
     }
 
     /// How its clients find the master.
-    pub fn door(&self) -> Door {
+    pub fn door(&self) -> Told {
         self.door.clone()
     }
 
     /// Waits until the master has all its replicas again; dead servers are started as such.
     pub async fn settle(&mut self) -> Result<Master> {
-        self.master = self.door.server().context("nobody is master")?.to_string();
+        self.master = self.door.master().context("nobody is master")?;
         self.servers.revive(&self.master)?;
         self.servers.wait_whole(&self.master).await?;
         let server = self.servers.at(&self.master)?;
@@ -142,7 +142,7 @@ fn promote_best(replicas: &mut [Replica], tell: &Tell) -> Result<()> {
     let winner = best.context("no replica")?.1;
     replica_of(&mut replicas[winner].connection, None)?;
     let address = replicas[winner].address.clone();
-    tell.send_replace(Some(address.as_str().into()));
+    tell.send_replace(Some(address.clone()));
     for replica in replicas.iter_mut().filter(|r| r.address != address) {
         replica_of(&mut replica.connection, Some(&address))?;
     }
@@ -158,7 +158,7 @@ fn switch_over(mut old: Connection, mut replicas: Vec<Replica>, tell: &Tell) -> 
     // A ping may have slipped in.
     catch_up(&mut old, &mut target)?;
     replica_of(&mut target.connection, None)?;
-    tell.send_replace(Some(target.address.as_str().into()));
+    tell.send_replace(Some(target.address.clone()));
     for replica in &mut replicas {
         replica_of(&mut replica.connection, Some(&target.address))?;
     }

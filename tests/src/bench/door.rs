@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{Notify, watch};
 
+use crate::checker::Told;
 use crate::harness::{redis as server, wait};
 
 /// Name of the master that the Sentinels watch.
@@ -22,99 +23,64 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// Longest wait for a Sentinel.
 const ANSWER: Duration = Duration::from_secs(1);
 
-type Told = Option<Arc<str>>;
+type Tell = Arc<watch::Sender<Option<String>>>;
 
-/// Names the master.
-#[derive(Clone, Debug)]
-pub struct Door {
-    told: watch::Receiver<Told>,
-    lost: Arc<Notify>,
-}
-
-impl Door {
-    /// A door whose owner says who is master.
-    pub fn told() -> (watch::Sender<Told>, Door) {
-        let (tx, told) = watch::channel(None);
-        (tx, Door { told, lost: Arc::default() })
-    }
-
-    /// The node `path`, whose content is the master's address, watched.
-    pub fn zookeeper(keeper: &Keeper, path: &str) -> Door {
-        let (tx, door) = Door::told();
-        let mut node = zk::watch_node(keeper, path);
-        tokio::spawn(async move {
-            while !tx.is_closed() {
-                let content = node.borrow_and_update().node.as_ref().map(|n| String::from_utf8_lossy(&n.data).as_ref().into());
-                say(&tx, content);
-                tokio::select! {
-                    changed = node.changed() => if changed.is_err() { return },
-                    () = tx.closed() => return,
-                }
+/// The node `path`, whose content is the master's address, watched.
+pub fn zookeeper(keeper: &Keeper, path: &str) -> Told {
+    let (tell, told) = Told::new();
+    let mut node = zk::watch_node(keeper, path);
+    tokio::spawn(async move {
+        while !tell.is_closed() {
+            let content = node.borrow_and_update().node.as_ref().map(|n| String::from_utf8_lossy(&n.data).into_owned());
+            say(&tell, content);
+            tokio::select! {
+                changed = node.changed() => if changed.is_err() { return },
+                () = tell.closed() => return,
             }
-        });
-        door
-    }
-
-    /// The Sentinels: their `+switch-master` messages, and their answers to the question who is master, asked while nobody can write.
-    pub async fn sentinels(addresses: &[String]) -> Result<Door> {
-        let (tx, door) = Door::told();
-        let tx = Arc::new(tx);
-        let mut first = server::connect(addresses.first().context("no Sentinel")?).await?;
-        say(&tx, Some(ask(&mut first).await?.as_str().into()));
-        for address in addresses {
-            tokio::spawn(listen(address.clone(), tx.clone()));
-            tokio::spawn(answer(address.clone(), tx.clone(), door.lost.clone()));
         }
-        Ok(door)
-    }
-
-    /// Who is master now; absent while there is none.
-    pub fn server(&self) -> Told {
-        self.told.borrow().clone()
-    }
-
-    /// Returns once the door names somebody else than `server`.
-    pub async fn changed(&self, server: &str) {
-        let other = |told: &Told| told.as_deref().unwrap_or_default() != server;
-        if self.told.clone().wait_for(other).await.is_err() {
-            std::future::pending().await
-        }
-    }
-
-    /// A client says that it cannot write to `server`.
-    pub fn lost(&self, server: &str) {
-        if self.told.borrow().as_deref() == Some(server) {
-            self.lost.notify_waiters();
-        }
-    }
-
-    /// Waits until the door names `server`.
-    pub async fn wait(&self, server: &str, limit: Duration) -> Result<()> {
-        wait::until_now(&format!("the clients hear of {server}"), limit, || match self.server() {
-            Some(told) if &*told == server => Ok(()),
-            told => Err(format!("they hear of {told:?}")),
-        })
-        .await
-    }
+    });
+    told
 }
 
-fn say(tx: &watch::Sender<Told>, told: Told) {
-    tx.send_if_modified(|last| {
-        let new = *last != told;
-        *last = told;
+/// The Sentinels: their `+switch-master` messages, and their answers to the question who is master, asked while nobody can write.
+pub async fn sentinels(addresses: &[String]) -> Result<Told> {
+    let (tell, told) = Told::new();
+    let tell = Arc::new(tell);
+    let mut first = server::connect(addresses.first().context("no Sentinel")?).await?;
+    say(&tell, Some(ask(&mut first).await?));
+    for address in addresses {
+        tokio::spawn(listen(address.clone(), tell.clone()));
+        tokio::spawn(answer(address.clone(), tell.clone(), told.lost()));
+    }
+    Ok(told)
+}
+
+/// Waits until `address` is named.
+pub async fn wait(told: &Told, address: &str, limit: Duration) -> Result<()> {
+    wait::until_now(&format!("the clients hear of {address}"), limit, || match told.master() {
+        Some(master) if master == address => Ok(()),
+        other => Err(format!("they hear of {other:?}")),
+    })
+    .await
+}
+
+fn say(tell: &watch::Sender<Option<String>>, master: Option<String>) {
+    tell.send_if_modified(|last| {
+        let new = *last != master;
+        *last = master;
         new
     });
 }
 
 /// Passes on `+switch-master NAME OLDIP OLDPORT NEWIP NEWPORT`.
-async fn listen(address: String, tx: Arc<watch::Sender<Told>>) {
+async fn listen(address: String, tell: Tell) {
     let work = async {
         loop {
             if let Ok(Ok(mut messages)) = tokio::time::timeout(ANSWER, subscribe(&address)).await {
                 while let Some(message) = messages.next().await {
                     let payload: String = message.get_payload().unwrap_or_default();
                     if let [SENTINEL_MASTER, _, _, ip, port] = payload.split(' ').collect::<Vec<_>>()[..] {
-                        say(&tx, Some(format!("{ip}:{port}").into()));
+                        say(&tell, Some(format!("{ip}:{port}")));
                     }
                 }
             }
@@ -122,7 +88,7 @@ async fn listen(address: String, tx: Arc<watch::Sender<Told>>) {
         }
     };
     tokio::select! {
-        () = tx.closed() => {}
+        () = tell.closed() => {}
         () = work => {}
     }
 }
@@ -135,7 +101,7 @@ async fn subscribe(address: &str) -> Result<redis::aio::PubSubStream> {
 
 /// Asks one Sentinel for as long as clients say that they cannot write. Only an answer that names another than the one they cannot reach counts, and
 /// only while no other Sentinel has been quicker: one that is late to learn would send them back.
-async fn answer(address: String, tx: Arc<watch::Sender<Told>>, lost: Arc<Notify>) {
+async fn answer(address: String, tell: Tell, lost: Arc<Notify>) {
     let work = async {
         let mut connection: Option<MultiplexedConnection> = None;
         loop {
@@ -147,13 +113,14 @@ async fn answer(address: String, tx: Arc<watch::Sender<Told>>, lost: Arc<Notify>
                 tokio::time::sleep(AGAIN).await;
                 continue;
             };
-            let lost = tx.borrow().clone();
+            let lost = tell.borrow().clone();
             match tokio::time::timeout(ANSWER, ask(open)).await {
                 Ok(Ok(master)) => {
-                    let master = Some(master.as_str().into());
-                    let newer =
-                        |last: &mut Told| *last == lost && *last != master && std::mem::replace(last, master.clone()) != master;
-                    tx.send_if_modified(newer);
+                    let master = Some(master);
+                    let newer = |last: &mut Option<String>| {
+                        *last == lost && *last != master && std::mem::replace(last, master.clone()) != master
+                    };
+                    tell.send_if_modified(newer);
                 }
                 _ => connection = None,
             }
@@ -161,7 +128,7 @@ async fn answer(address: String, tx: Arc<watch::Sender<Told>>, lost: Arc<Notify>
         }
     };
     tokio::select! {
-        () = tx.closed() => {}
+        () = tell.closed() => {}
         () = work => {}
     }
 }

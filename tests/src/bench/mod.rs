@@ -6,7 +6,6 @@
 mod bare;
 mod commits;
 mod door;
-mod load;
 mod memory;
 mod ours;
 mod plain;

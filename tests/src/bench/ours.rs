@@ -8,8 +8,9 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use super::commits::Commits;
-use super::door::Door;
+use super::door;
 use super::subject::Master;
+use crate::checker::Told;
 use crate::harness::cluster::{Cluster, LIMIT, Options};
 use crate::harness::{Bench, process};
 
@@ -23,7 +24,7 @@ pub struct Ours {
     pub cluster: Cluster,
     /// The ZooKeeper's time for a commit.
     pub commits: Commits,
-    door: Door,
+    door: Told,
 }
 
 impl Ours {
@@ -33,13 +34,13 @@ impl Ours {
         let cluster = Cluster::start(bench, options).await?;
         let keeper = Keeper::start(&cluster.zookeeper.connect_string(), SESSION);
         keeper.ready(LIMIT).await?;
-        let door = Door::zookeeper(&keeper, &cluster.paths().master());
+        let door = door::zookeeper(&keeper, &cluster.paths().master());
         let commits = Commits::new(cluster.zookeeper.client().await?).await?;
         Ok(Ours { cluster, commits, door })
     }
 
     /// How its clients find the master.
-    pub fn door(&self) -> Door {
+    pub fn door(&self) -> Told {
         self.door.clone()
     }
 
@@ -47,7 +48,7 @@ impl Ours {
     pub async fn settle(&self) -> Result<Master> {
         let master = self.cluster.wait_stable().await?.master.context("no master")?;
         let address = master.address.to_string();
-        self.door.wait(&address, LIMIT).await?;
+        door::wait(&self.door, &address, LIMIT).await?;
         let task = self.cluster.task(master.instance).await?;
         let host = self.cluster.hosts().iter().find(|h| h.name == task.host).context("the master's host is unknown")?;
         Ok(Master { address, host: host.clone(), pid: self.cluster.server_pid(master.instance).await? })

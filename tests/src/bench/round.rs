@@ -3,12 +3,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use redis::aio::MultiplexedConnection;
 
-use super::load::{Ack, Clients, Log, PACE, WRITERS, Way};
-use super::subject::{Fault, Master, Struck, Subject};
-use crate::harness::{process, redis as server, wait};
+use super::subject::{Fault, Struck, Subject};
+use crate::checker::{Door, Log, Plan, Server, Writers};
+use crate::harness::{Host, process, redis as server, wait};
 
+/// Writers of one load, and the writes a second of each: together about 3,000.
+const WRITERS: usize = 4;
+const RATE: u32 = 750;
+/// Longest wait for an acknowledgement by those who look for the master, and by the one who stays where it is.
+const ANSWER: Duration = Duration::from_secs(1);
+const STAYS: Duration = Duration::from_secs(120);
 /// Writes before the fault.
 const BEFORE: usize = 2000;
 /// Writes after the new master's first.
@@ -53,13 +58,10 @@ pub async fn run(subject: &mut Subject, fault: Fault) -> Result<Outcome> {
     let before = subject.settle().await.context("before the fault")?;
     let mut admin = server::connect(&before.address).await?;
     redis::cmd("FLUSHALL").query_async::<()>(&mut admin).await?;
-    let pace = (fault != Fault::SwitchoverUnpaced).then_some(PACE);
-    let here = subject.bench().here();
-    let clients = Clients::start(&here, "writer", WRITERS, pace, Way::Door(subject.door()))?;
-    let stayed = match fault.leaves_the_old_one() {
-        true => Some(Clients::start(&before.host, "stayed", 1, pace, Way::Only(before.address.clone()))?),
-        false => None,
-    };
+    let rate = (fault != Fault::SwitchoverUnpaced).then_some(RATE);
+    let clients = writers("writer", &subject.bench().here(), WRITERS, Door::Told(subject.door()), rate, ANSWER);
+    let stays = || writers("stays", &before.host, 1, Door::Fixed(vec![before.address.clone()]), rate, STAYS);
+    let stayed = fault.leaves_the_old_one().then(stays);
     clients.progress(BEFORE, ORDINARY).await?;
     if let Some(ours) = subject.ours() {
         ours.commits.measure(COMMITS).await?;
@@ -69,9 +71,9 @@ pub async fn run(subject: &mut Subject, fault: Fault) -> Result<Outcome> {
         Struck::At(start) => start,
         Struck::NotOffered(why) => return Ok(Outcome::NotOffered(why)),
     };
-    let taken_over = wait::until_now("another master acknowledges", LIMIT, || match clients.elsewhere(&before.address) {
-        true => Ok(()),
-        false => Err("none does"),
+    let taken_over = wait::until_now("another master is named", LIMIT, || match subject.door().master() {
+        Some(master) if master != before.address => Ok(()),
+        _ => Err("nobody is named"),
     })
     .await
     .is_ok();
@@ -85,20 +87,24 @@ pub async fn run(subject: &mut Subject, fault: Fault) -> Result<Outcome> {
     }
     let logs = clients.stop().await?;
     let others = match stayed {
-        Some(stayed) => stayed.stop().await?,
-        None => Vec::new(),
+        Some(stayed) => Some(stayed.stop().await?),
+        None => None,
     };
     let after = subject.settle().await.context("after the fault")?;
-    let mut sample = judge(struck, &before, &logs, &others);
+    let mut sample = judge(struck, &logs, others.as_ref());
     let mut connection = server::connect(&after.address).await?;
-    for log in logs.iter().chain(&others) {
-        sample.lost += missing(log, &mut connection).await?;
+    for log in std::iter::once(&logs).chain(&others) {
+        sample.lost += log.missing(&mut connection).await?.len();
     }
     Ok(Outcome::Measured(sample))
 }
 
+fn writers(name: &str, host: &Host, count: usize, door: Door, rate: Option<u32>, answer: Duration) -> Writers {
+    Writers::start(Plan { name: name.into(), writers: vec![(door, 0); count], rate, answer, host: Some(host.clone()) })
+}
+
 /// Waits until nothing has been acknowledged for a second, for a while.
-async fn silent(clients: &Clients) {
+async fn silent(clients: &Writers) {
     let start = Instant::now();
     let mut count = clients.count();
     while start.elapsed() < RETURNED {
@@ -110,64 +116,80 @@ async fn silent(clients: &Clients) {
     }
 }
 
-fn judge(struck: Instant, before: &Master, logs: &[Log], others: &[Log]) -> Sample {
-    let all = || logs.iter().chain(others).flat_map(|log| &log.acks);
-    let old = |ack: &&Ack| *ack.by == *before.address;
-    let first = all().filter(|ack| ack.at > struck && !old(ack)).map(|ack| ack.at).min();
-    let late = first.map_or(0, |first| all().filter(|ack| old(ack) && ack.at > first).count());
-    let pause = logs.iter().filter_map(|log| longest_pause(&log.acks, struck)).max().unwrap_or(LIMIT);
+/// One acknowledged write, in times that all logs share.
+struct Write<'a> {
+    writer: usize,
+    by: &'a Server,
+    sent: Instant,
+    acked: Instant,
+}
+
+fn writes(log: &Log) -> impl Iterator<Item = Write<'_>> {
+    log.acks.iter().map(|ack| Write {
+        writer: ack.writer,
+        by: &log.servers[ack.server],
+        sent: log.origin + ack.sent,
+        acked: log.origin + ack.acked,
+    })
+}
+
+/// `logs` are of those who look for the master, `others` of who stayed. What is lost only the data can tell.
+fn judge(struck: Instant, logs: &Log, others: Option<&Log>) -> Sample {
+    let all = || std::iter::once(logs).chain(others).flat_map(writes);
+    let old: Vec<&Server> = logs.servers.iter().filter(|s| writes(logs).any(|w| w.by == *s && w.acked < struck)).collect();
+    let first = all().filter(|w| !old.contains(&w.by)).map(|w| w.acked).min();
+    // Sent after the new one's first was acknowledged: what was sent before may only have been read late.
+    let late = first.map_or(0, |first| all().filter(|w| old.contains(&w.by) && w.sent > first).count());
+    let pauses = (0..logs.keys.len()).filter_map(|writer| longest_pause(logs, writer, struck));
+    let pause = pauses.max().unwrap_or(LIMIT);
     Sample { back: first.map(|at| at - struck), pause, acknowledged: all().count(), lost: 0, late }
 }
 
-/// The longest time between two acknowledgements of which the second came after `struck`.
-fn longest_pause(acks: &[Ack], struck: Instant) -> Option<Duration> {
-    acks.windows(2).filter(|pair| pair[1].at > struck).map(|pair| pair[1].at - pair[0].at).max()
-}
-
-/// How many acknowledged writes the server does not hold.
-async fn missing(log: &Log, connection: &mut MultiplexedConnection) -> Result<usize> {
-    let mut missing = 0;
-    for chunk in log.acks.chunks(1000) {
-        let mut get = redis::cmd("MGET");
-        chunk.iter().for_each(|ack| {
-            get.arg(format!("{}:{}", log.writer, ack.n));
-        });
-        let values: Vec<Option<u64>> = get.query_async(connection).await.context("reading the writes back")?;
-        missing += chunk.iter().zip(values).filter(|(ack, value)| *value != Some(ack.n)).count();
-    }
-    Ok(missing)
+/// The longest time between two acknowledgements of a writer of which the second came after `struck`.
+fn longest_pause(log: &Log, writer: usize, struck: Instant) -> Option<Duration> {
+    let acked: Vec<Instant> = writes(log).filter(|w| w.writer == writer).map(|w| w.acked).collect();
+    acked.windows(2).filter(|pair| pair[1] > struck).map(|pair| pair[1] - pair[0]).max()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::harness::Host;
+    use crate::checker::Ack;
 
-    fn ack(n: u64, at: Instant, ms: u64, by: &str) -> Ack {
-        Ack { n, at: at + Duration::from_millis(ms), by: by.into() }
+    /// Acknowledgements as (writer, milliseconds of sending and of the answer, server).
+    fn log(origin: Instant, acks: &[(usize, u64, u64, usize)]) -> Log {
+        let ms = Duration::from_millis;
+        let ack = |(n, (writer, sent, acked, server)): (usize, &(usize, u64, u64, usize))| {
+            let (n, server) = (n as u64, *server);
+            Ack { writer: *writer, n, length: n, server, sent: ms(*sent), acked: ms(*acked), confirmed: false }
+        };
+        let server = |name: &str| Server { address: format!("{name}:1"), run_id: name.into() };
+        Log {
+            origin,
+            keys: vec!["w:0".into(), "w:1".into()],
+            servers: vec![server("old"), server("new")],
+            acks: acks.iter().enumerate().map(ack).collect(),
+            failures: Vec::new(),
+            unreached: 0,
+        }
     }
 
     #[test]
     fn the_times_are_taken_from_the_fault_on_and_late_writes_of_the_old_master_are_counted() {
         let t = Instant::now();
         let struck = t + Duration::from_millis(100);
-        let acks =
-            vec![ack(1, t, 0, "a:1"), ack(2, t, 90, "a:1"), ack(3, t, 101, "a:1"), ack(4, t, 131, "b:1"), ack(5, t, 140, "b:1")];
-        let other = vec![ack(1, t, 99, "a:1"), ack(2, t, 130, "a:1"), ack(3, t, 135, "a:1")];
-        let before = Master { address: "a:1".into(), host: Host::loopback(), pid: 1 };
-        let log = |writer: &str, acks| Log { writer: writer.into(), acks };
-        let sample = judge(struck, &before, &[log("w", acks)], &[log("s", other)]);
+        let clients = log(t, &[(0, 0, 1, 0), (0, 89, 90, 0), (1, 98, 101, 0), (0, 130, 131, 1), (1, 140, 145, 1)]);
+        let stayed = log(t, &[(0, 98, 99, 0), (0, 130, 132, 0), (0, 135, 136, 0)]);
+        let sample = judge(struck, &clients, Some(&stayed));
         assert_eq!(sample.back, Some(Duration::from_millis(31)));
-        assert_eq!(sample.pause, Duration::from_millis(30));
+        assert_eq!(sample.pause, Duration::from_millis(44));
         assert_eq!((sample.acknowledged, sample.late), (8, 1));
     }
 
     #[test]
     fn without_a_new_master_there_is_no_time() {
         let t = Instant::now();
-        let before = Master { address: "a:1".into(), host: Host::loopback(), pid: 1 };
-        let log = Log { writer: "w".into(), acks: vec![ack(1, t, 0, "a:1")] };
-        let sample = judge(t, &before, &[log], &[]);
+        let sample = judge(t + Duration::from_millis(5), &log(t, &[(0, 0, 1, 0)]), None);
         assert_eq!((sample.back, sample.pause, sample.late), (None, LIMIT, 0));
     }
 }

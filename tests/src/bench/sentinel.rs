@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use redis::aio::MultiplexedConnection;
 
-use super::door::{Door, SENTINEL_MASTER};
+use super::door::{self, SENTINEL_MASTER};
 use super::plain::Servers;
 use super::subject::Master;
+use crate::checker::Told;
 use crate::harness::ports::Port;
 use crate::harness::process::Process;
 use crate::harness::{Bench, Host, binaries, redis as server, wait};
@@ -22,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub struct Sentinel {
     /// The data servers.
     pub servers: Servers,
-    door: Door,
+    door: Told,
     watchers: Vec<Watcher>,
 }
 
@@ -50,18 +51,18 @@ impl Sentinel {
             .await?;
         }
         let addresses: Vec<String> = watchers.iter().map(|w| w.address.clone()).collect();
-        let door = Door::sentinels(&addresses).await?;
+        let door = door::sentinels(&addresses).await?;
         Ok(Sentinel { servers, door, watchers })
     }
 
     /// How its clients find the master.
-    pub fn door(&self) -> Door {
+    pub fn door(&self) -> Told {
         self.door.clone()
     }
 
     /// Waits until all Sentinels agree on a master, see its replicas and each other, and the replicas are proven.
     pub async fn settle(&mut self) -> Result<Master> {
-        let told = self.door.server().context("the Sentinels name nobody")?;
+        let told = self.door.master().context("the Sentinels name nobody")?;
         self.servers.revive(&told)?;
         let master = wait::until("the Sentinels agree that all is well", LIMIT, async || {
             let master = self.watchers[0].master().await?;

@@ -8,9 +8,9 @@ use clap::ValueEnum;
 use rustix::process::Signal;
 
 use super::bare::{Bare, Script};
-use super::door::Door;
 use super::ours::Ours;
 use super::sentinel::Sentinel;
+use crate::checker::Told;
 use crate::harness::{Bench, Host, process};
 
 /// A system, in the order of the tables.
@@ -149,7 +149,7 @@ impl Subject {
     }
 
     /// How its clients find the master.
-    pub fn door(&self) -> Door {
+    pub fn door(&self) -> Told {
         match &self.kind {
             Kind::Ours(ours) => ours.door(),
             Kind::Sentinel(sentinel) => sentinel.door(),
