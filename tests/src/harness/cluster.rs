@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::bench::Bench;
 use super::binaries;
+use super::clock::Clock;
 use super::haproxy::HaProxy;
 use super::hdfs::Hdfs;
 use super::local_aurora::LocalAurora;
@@ -94,10 +95,13 @@ impl Cluster {
 
     /// Brings up everything but the job.
     pub async fn start_parts(bench: &Arc<Bench>, options: Options) -> Result<Cluster> {
-        let hosts: Vec<Host> = match bench.hosts() {
+        let mut hosts: Vec<Host> = match bench.hosts() {
             [] => (1..=options.hosts).map(|i| Host::named(&format!("h{i}"))).collect(),
             hosts => hosts.to_vec(),
         };
+        for host in hosts.iter_mut().filter(|_| options.clocks) {
+            host.clock = Some(Clock::new(bench.dir().join(format!("clock-{}", host.name)))?);
+        }
         let zookeeper = ZooKeeper::start(bench, &vec![bench.here(); options.zookeepers], options.zookeeper).await?;
         let hdfs = match options.store {
             Store::Files => None,

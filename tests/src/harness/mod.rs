@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod binaries;
 pub mod browser;
+pub mod clock;
 pub mod cluster;
 pub mod data;
 pub mod haproxy;
@@ -19,4 +20,5 @@ pub mod wait;
 pub mod zookeeper;
 
 pub use bench::Bench;
+pub use clock::Clock;
 pub use netns::Host;

@@ -1,8 +1,8 @@
 //! Hosts in network namespaces: an outer namespace per bench with a bridge, and one inner namespace per host on a veth pair.
 //!
 //! Because the outer namespace is private, every bench uses the same addresses (198.18.0.0/24, a range set aside for such tests) and ports without
-//! meeting another. Traffic is cut by nftables drops in the hosts, in one direction if wanted. Namespaces go with their [`Network`]; those of a
-//! program that was killed are swept at the next start, for their names tell the owner.
+//! meeting another. Traffic is cut by nftables drops, in one direction if wanted, and never at the sender, who would notice. Namespaces go with
+//! their [`Network`]; those of a program that was killed are swept at the next start, for their names tell the owner.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::clock::Clock;
 use super::{binaries, process};
 
 /// Where processes of a test run: an address, and the namespace that has it.
@@ -22,6 +23,8 @@ pub struct Host {
     pub name: String,
     /// IP address the host's processes listen on.
     pub address: String,
+    /// Its own wall clock; absent: the machine's.
+    pub clock: Option<Clock>,
     namespace: Option<Namespace>,
 }
 
@@ -33,16 +36,17 @@ impl Host {
 
     /// A host of that name on loopback: apart from the others by its host id only.
     pub fn named(name: &str) -> Host {
-        Host { name: name.into(), address: "127.0.0.1".into(), namespace: None }
+        Host { name: name.into(), address: "127.0.0.1".into(), clock: None, namespace: None }
     }
 
     /// Words to put before a command line so that it runs on this host.
     pub fn wrapper(&self) -> Vec<String> {
-        let Some(namespace) = &self.namespace else {
-            return Vec::new();
-        };
-        let nsenter = binaries::tool("nsenter").map_or_else(|_| "nsenter".into(), |p| p.display().to_string());
-        vec![nsenter, format!("--net=/run/netns/{}", namespace.name), "--".into()]
+        let mut words = self.clock.as_ref().map(Clock::wrapper).unwrap_or_default();
+        if let Some(namespace) = &self.namespace {
+            let nsenter = binaries::tool("nsenter").map_or_else(|_| "nsenter".into(), |p| p.display().to_string());
+            words.extend([nsenter, format!("--net=/run/netns/{}", namespace.name), "--".into()]);
+        }
+        words
     }
 
     /// Runs `work` on a thread inside the host's namespace.
@@ -146,16 +150,16 @@ impl Network {
         namespace.ip(&format!(
             "link set lo up\naddr add {address}/24 dev eth0\nlink set eth0 up\nroute add default via 198.18.0.1\n"
         ))?;
-        namespace.nft(
-            "table inet cut {\n chain from { type filter hook input priority 0; policy accept; }\n\
-             chain to { type filter hook output priority 0; policy accept; }\n}\n",
-        )?;
-        Ok(Host { name, address, namespace: Some(namespace) })
+        namespace.nft("table inet cut {\n chain from { type filter hook input priority 0; policy accept; }\n}\n")?;
+        self.outer.nft(&format!(
+            "table netdev cut {{\n chain v{i} {{ type filter hook ingress device \"v{i}\" priority 0; policy accept; }}\n}}\n"
+        ))?;
+        Ok(Host { name, address, clock: None, namespace: Some(namespace) })
     }
 
     /// The place outside the hosts, on the bridge itself.
     pub fn outside(&self) -> Host {
-        Host { name: "outside".into(), address: "198.18.0.1".into(), namespace: Some(self.outer.clone()) }
+        Host { name: "outside".into(), address: "198.18.0.1".into(), clock: None, namespace: Some(self.outer.clone()) }
     }
 
     /// The hosts.
@@ -174,9 +178,7 @@ impl Network {
             (_, Some(inner)) if inner.name != self.outer.name => {
                 inner.nft(&format!("add rule inet cut from ip saddr {} drop\n", from.address))
             }
-            (Some(inner), _) if inner.name != self.outer.name => {
-                inner.nft(&format!("add rule inet cut to ip daddr {} drop\n", to.address))
-            }
+            (Some(inner), _) if inner.name != self.outer.name => self.drop_from(from, &format!("ip daddr {}", to.address)),
             _ => bail!("one end must be a host"),
         }
     }
@@ -189,12 +191,48 @@ impl Network {
 
     /// Cuts `host` off from everything but itself.
     pub fn isolate(&self, host: &Host) -> Result<()> {
-        let inner = host.namespace.as_ref().context("loopback cannot be cut")?;
-        inner.nft("add rule inet cut from iifname \"eth0\" drop\nadd rule inet cut to oifname \"eth0\" drop\n")
+        self.deafen(host)?;
+        self.mute(host)
+    }
+
+    /// Nothing arrives at `host` any more; what it sends does.
+    pub fn deafen(&self, host: &Host) -> Result<()> {
+        inner(host)?.nft("add rule inet cut from iifname \"eth0\" drop\n")
+    }
+
+    /// Nothing that `host` sends arrives any more; what is sent to it does.
+    pub fn mute(&self, host: &Host) -> Result<()> {
+        self.drop_from(host, "")
+    }
+
+    /// Cuts `host` off from one service, at `host:port`, and from nothing else there.
+    pub fn cut_service(&self, host: &Host, service: &str) -> Result<()> {
+        let (address, port) = service.rsplit_once(':').with_context(|| format!("'{service}' is not host:port"))?;
+        inner(host)?.nft(&format!("add rule inet cut from ip saddr {address} tcp sport {port} drop\n"))?;
+        self.drop_from(host, &format!("ip daddr {address} tcp dport {port}"))
+    }
+
+    /// Drops what leaves `host` and matches: outside it, where its end of the cable is, so that the sender does not notice.
+    fn drop_from(&self, host: &Host, what: &str) -> Result<()> {
+        let number = host.name.strip_prefix('h').context("a host of ours")?;
+        self.outer.nft(&format!("add rule netdev cut v{number} {what} drop\n"))
+    }
+
+    /// Cuts `host` off from all other hosts; the place outside still reaches it.
+    pub fn cut_from_hosts(&self, host: &Host) -> Result<()> {
+        self.hosts.iter().filter(|other| other.name != host.name).try_for_each(|other| self.cut(host, other))
+    }
+
+    /// The host loses its power: nobody is told, no connection is closed, and its processes are no more.
+    pub fn power_off(&self, host: &Host) -> Result<()> {
+        self.isolate(host)?;
+        kill_all(&inner(host)?.name);
+        Ok(())
     }
 
     /// Takes back every cut.
     pub fn heal(&self) -> Result<()> {
+        self.outer.nft("flush table netdev cut\n")?;
         self.hosts.iter().filter_map(|h| h.namespace.as_ref()).try_for_each(|n| n.nft("flush table inet cut\n"))
     }
 
@@ -221,14 +259,23 @@ impl Drop for Network {
     }
 }
 
+fn inner(host: &Host) -> Result<&Namespace> {
+    host.namespace.as_ref().context("loopback cannot be cut")
+}
+
 /// Kills the processes inside a namespace of ours and deletes it.
 fn remove(namespace: &str) {
+    kill_all(namespace);
+    let _ = run("ip", &["netns", "del", namespace], "");
+}
+
+/// Kills the processes inside a namespace of ours.
+fn kill_all(namespace: &str) {
     if let Ok(pids) = output("ip", &["netns", "pids", namespace]) {
         for pid in pids.lines().filter_map(|l| l.trim().parse::<u32>().ok()).filter(|pid| *pid != std::process::id()) {
             process::send(pid, rustix::process::Signal::KILL);
         }
     }
-    let _ = run("ip", &["netns", "del", namespace], "");
 }
 
 /// Owner's pid and start time from the rest of a namespace's name.

@@ -155,7 +155,8 @@ impl ZooKeeper {
         }
     }
 
-    fn launch(&mut self, i: usize) -> Result<()> {
+    /// Starts a killed server again on its data. Without a quorum it does not serve: see [`ZooKeeper::restart`].
+    pub fn launch(&mut self, i: usize) -> Result<()> {
         let server = &mut self.servers[i];
         let mut java = self.bench.command(&server.host, binaries::tool("java")?);
         server.arguments(&mut java);

@@ -1,7 +1,7 @@
 //! What kind of cluster, and the files that make it so.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -39,6 +39,12 @@ pub struct Options {
     pub save: String,
     /// Lines for the cluster file's `[redis.config]`, e.g. `save = ""`.
     pub redis_config: String,
+    /// Lines for the controllers' configuration, e.g. `zookeeper_session = '2s'`.
+    pub controller_config: String,
+    /// Each host has a wall clock of its own that can jump.
+    pub clocks: bool,
+    /// Agents can be held back before they start ([`super::Cluster::hold`]).
+    pub held: bool,
 }
 
 impl Default for Options {
@@ -53,6 +59,9 @@ impl Default for Options {
             store: Store::Files,
             save: controller::model::DEFAULT_SAVE.into(),
             redis_config: String::new(),
+            controller_config: String::new(),
+            clocks: false,
+            held: false,
         }
     }
 }
@@ -81,7 +90,7 @@ impl Files {
              [agent]\nprogram = '{}'\nconfig_file = '{}'\n[health]\ninterval = '2s'\ntimeout = '2s'\nfailures = 20\n",
             options.instances,
             options.save,
-            binaries::ours("aurora-redis-agent")?.display(),
+            agent_program(dir, options.held)?.display(),
             dir.join("agent.toml").display(),
         );
         let agent = format!("[redis]\nserver = '{}'\n[redis.config]\n{}", options.server.path()?.display(), options.redis_config);
@@ -92,9 +101,23 @@ impl Files {
             cli: dir.join("cli.toml"),
         };
         std::fs::write(&files.agent, agent)?;
-        std::fs::write(&files.controller, format!("{named}bootstrap.wait = '20s'\n"))?;
+        std::fs::write(&files.controller, format!("{named}bootstrap.wait = '20s'\n{}", options.controller_config))?;
         std::fs::write(&files.cli, named)?;
         std::fs::write(&files.cluster, cluster)?;
         Ok(files)
     }
+}
+
+/// What the scheduler starts as the agent: the agent itself, or a script that first waits while a file `held-<instance>` is there.
+fn agent_program(dir: &Path, held: bool) -> Result<PathBuf> {
+    let agent = binaries::ours("aurora-redis-agent")?;
+    if !held {
+        return Ok(agent);
+    }
+    let script = dir.join("held-agent");
+    let find = "for word; do [ \"$last\" = --instance ] && instance=$word; last=$word; done";
+    let wait = format!("while [ -e '{}'/held-\"$instance\" ]; do sleep 0.05; done", dir.display());
+    std::fs::write(&script, format!("#!/bin/sh\n{find}\n{wait}\nexec '{}' \"$@\"\n", agent.display()))?;
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+    Ok(script)
 }
