@@ -13,6 +13,8 @@ mod gate;
 mod http;
 mod lag;
 pub mod layers;
+#[doc(hidden)]
+pub mod lease;
 mod local;
 mod memory;
 pub mod metrics;
