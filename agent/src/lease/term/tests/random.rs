@@ -52,7 +52,7 @@ fn fate() -> impl Strategy<Value = Fate> {
 #[derive(Clone, Debug)]
 enum Later {
     Store { number: u64, sent: Duration, base: u32, asks: Vec<Peer> },
-    Outcome(u64, Outcome),
+    Outcome(u64),
     Promise(Peer, Duration),
     Heard(u64, Peer),
     Probed(Peer),
@@ -105,7 +105,7 @@ impl World {
                     self.later(wait(stored), Later::Store { number, sent: now, base, asks });
                 }
                 let answer = fate.answered_after.map(|answered| fate.stored_after.unwrap_or(0) + answered);
-                self.later(wait(answer.unwrap_or(700)), Later::Outcome(number, Outcome::Unknown));
+                self.later(wait(answer.unwrap_or(700)), Later::Outcome(number));
             }
             Effect::Probe(peers) => {
                 for (bit, peer) in peers.into_iter().enumerate().filter(|(bit, _)| fate.there & (1 << bit) != 0) {
@@ -153,7 +153,7 @@ impl World {
                 }
                 None
             }
-            Later::Outcome(number, _) => {
+            Later::Outcome(number) => {
                 let outcome = match self.outcomes.get(&number) {
                     Some(true) => Outcome::Committed,
                     Some(false) => Outcome::NotApplied,
