@@ -186,7 +186,7 @@ impl Books {
 
     /// Does what is due: places tasks, lets updates go on, asks policies again, drains hosts.
     pub fn advance(&mut self, hosts: &[Host], now_ms: i64) -> Vec<Effect> {
-        let mut effects = self.state.advance(hosts, now_ms);
+        let mut effects = Vec::new();
         let keys: Vec<JobUpdateKey> = self.updates.all_active().map(|update| update.key().clone()).collect();
         for key in keys {
             let orders = self.updates.find_mut(&key).map(|update| update.advance(&self.state, now_ms));
@@ -196,8 +196,14 @@ impl Books {
         for host in self.state.maintenance.due(now_ms, self.delays.maintenance_poll_ms) {
             effects.extend(self.look_at(&host, now_ms));
         }
-        effects.extend(self.settle(now_ms));
-        effects
+        // Last, for all of this makes tasks that want a place; what becomes of them may make more.
+        loop {
+            effects.extend(self.settle(now_ms));
+            effects.extend(self.state.advance(hosts, now_ms));
+            if !self.state.has_changes() {
+                return effects;
+            }
+        }
     }
 
     /// When [`Books::advance`] has something to do by time alone.
@@ -341,3 +347,7 @@ const DRAINING: &str = "Draining machine for maintenance.";
 fn killed_for(key: &JobUpdateKey) -> String {
     format!("Killed for job update {}", key.id)
 }
+
+#[cfg(test)]
+#[path = "books_tests/mod.rs"]
+mod tests;

@@ -129,6 +129,12 @@ impl State {
         Self { tasks, flapping_delay_ms, name, new_id, created: 0, changes, maintenance }
     }
 
+    /// Changes the penalty for flapping.
+    #[cfg(test)]
+    pub fn set_flapping_delay_ms(&mut self, delay_ms: i64) {
+        self.flapping_delay_ms = delay_ms;
+    }
+
     /// Every task, also ended ones, in the order of their creation.
     pub fn tasks(&self) -> Vec<&Task> {
         let mut tasks: Vec<&Task> = self.tasks.values().collect();
@@ -144,6 +150,11 @@ impl State {
     /// What has changed since the last call.
     pub fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
+    }
+
+    /// Whether [`State::take_changes`] would give any.
+    pub fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
     }
 
     /// A new unique id.

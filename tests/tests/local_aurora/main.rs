@@ -1,7 +1,9 @@
 //! The stand-in scheduler as a program, through the client of the real one, with a real ZooKeeper and real processes.
 
+mod coordinator;
 mod http;
 mod tasks;
+mod updates;
 mod world;
 
 use std::time::Duration;
