@@ -169,6 +169,30 @@ mod tests {
         assert_eq!(latin1("aé€"), b"a\xe9?");
     }
 
+    fn question(url: &str) -> Question {
+        let policy = CoordinatorSlaPolicy { coordinator_url: url.to_owned(), status_key: String::new() };
+        Question { task: Box::default(), policy, purpose: Purpose::Drain { countdown_ms: 5 } }
+    }
+
+    #[tokio::test]
+    async fn a_coordinator_that_does_not_answer_is_given_up_and_keeps_others_out_meanwhile() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let coordinators = Coordinators::new(Duration::from_millis(300), "local".to_owned()).unwrap();
+        let question = question(&url);
+        let (first, second) = tokio::join!(coordinators.ask(&question), coordinators.ask(&question));
+        assert!(matches!(first, Err(Refused::Unreachable(error)) if error.is_timeout()));
+        assert!(matches!(second, Err(Refused::Busy)));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_none_is_no_answer() {
+        let coordinators = Coordinators::new(Duration::from_secs(5), "local".to_owned()).unwrap();
+        for url in ["", "no url", "http://", "ftp://127.0.0.1/"] {
+            assert!(matches!(coordinators.ask(&question(url)).await, Err(Refused::Unreachable(_))), "{url}");
+        }
+    }
+
     #[test]
     fn one_question_at_a_time_goes_to_a_url() {
         let coordinators = Coordinators::new(Duration::from_secs(1), "local".to_owned()).unwrap();

@@ -171,6 +171,28 @@ fn a_pause_between_kill_and_start_leaves_the_instance_down_until_the_resume() {
 }
 
 #[test]
+fn an_instance_that_was_given_up_is_not_tried_again_after_a_pause() {
+    let mut world = World::new(3);
+    world.books.state.set_flapping_delay_ms(3_600_000);
+    let settings = JobUpdateSettings { max_failed_instances: 1, min_wait_in_instance_running_ms: 100, ..queue(1) };
+    world.sick.insert(2);
+    world.obedient = false;
+    let update = world.update(3, settings);
+    world.end_all();
+    assert_eq!(world.steps(&update), [(0, UPDATING), (0, FAILED), (1, UPDATING)]);
+    world.command(&update, Update::pause).unwrap();
+    world.sick.clear();
+    world.obedient = true;
+    world.end_all();
+    world.command(&update, Update::resume).unwrap();
+    world.wait(100);
+    world.wait(100);
+    assert_eq!(world.statuses(&update), [0, 2, 0, 4]);
+    let failed = world.steps(&update).into_iter().filter(|(_, action)| *action == FAILED).count();
+    assert_eq!(failed, 1);
+}
+
+#[test]
 fn an_abort_leaves_an_instance_missing_and_another_update_brings_it_back() {
     let mut world = World::new(2);
     world.obedient = false;

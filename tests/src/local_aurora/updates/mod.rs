@@ -45,7 +45,7 @@ impl Updates {
         self.all.iter().filter(|update| update.status().is_active())
     }
 
-    /// Keeps a new one, and of those of its job that have ended the newest [`HISTORY`].
+    /// Keeps a new one, and of those of its job that have ended the newest ten.
     pub fn insert(&mut self, update: Update) {
         let job = update.key().job.clone();
         self.all.push(update);
