@@ -6,7 +6,8 @@ use anyhow::{Result, ensure};
 use tests::harness::cluster::{Cluster, LIMIT, Options};
 use tests::harness::{Bench, wait};
 
-async fn successor(cluster: &Cluster, of: usize) -> Result<usize> {
+/// Waits until another controller than `of` leads, and which.
+pub async fn successor(cluster: &Cluster, of: usize) -> Result<usize> {
     wait::until("another controller leads", LIMIT, async || {
         let leader = cluster.leader().await?;
         ensure!(leader != of, "the dead one is still elected");

@@ -1,17 +1,25 @@
 //! Faults from outside on whole clusters of real parts: a file per fault. What must hold is checked on the log of a client's acknowledged writes
 //! and on what the cluster says of itself; times are limits for hanging, never figures.
 
+mod address_reused;
+mod agent_frozen;
 mod agent_killed;
+mod all_killed;
 mod controller_killed;
 mod everything_lost;
+mod first_sync;
 mod foreign_cluster;
 mod garbage_in_zookeeper;
 mod hdfs_down;
 mod host_cut_off;
+mod leader_killed_between_steps;
 mod replica_killed;
+mod restarted_empty;
 mod scheduler_down;
+mod server_frozen;
 mod server_killed;
 mod spoilt_snapshot;
 mod stale_command;
 mod task_killed;
+mod two_leaders;
 mod zookeeper_down;

@@ -13,14 +13,19 @@ use super::{CLUSTER, Cluster, Controller};
 use crate::harness::local_aurora::Task;
 use crate::harness::redis;
 
+/// The longest wait for one controller, where another may answer.
+const ANSWER: Duration = Duration::from_secs(4);
+
 impl Cluster {
     /// `GET path` of the first controller that answers.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         let mut problems = Vec::new();
         for controller in self.controllers.iter().filter(|c| c.process.is_some()) {
-            match self.get_from(controller, path).await {
-                Ok(answer) => return Ok(answer),
-                Err(e) => problems.push(format!("{e:#}")),
+            // One that hangs must not keep the next from being asked.
+            match tokio::time::timeout(ANSWER, self.get_from(controller, path)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(e)) => problems.push(format!("{e:#}")),
+                Err(_) => problems.push(format!("no answer from {} within {} s", self.url_of(controller), ANSWER.as_secs())),
             }
         }
         bail!("no controller answers {path}: {}", problems.join("; "))
