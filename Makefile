@@ -1,5 +1,5 @@
 # Two commands for a newcomer: `make demo` (watch a cluster live) and `make test` (everything). All of them install what is missing first.
-.PHONY: setup build demo up down check test bench fmt
+.PHONY: setup build demo up down check test soak bench fmt
 .DEFAULT_GOAL := help
 
 export AURORA_REDIS_BIN := $(CURDIR)/target/debug
@@ -17,6 +17,7 @@ help:
 	@echo "make down    ends it"
 	@echo "make check   formatting, lints, docs, unit and quick tests (minutes)"
 	@echo "make test    everything"
+	@echo "make soak    what takes longer: the model check at bigger bounds"
 	@echo "make bench   the figures of docs/benchmark.md, measured anew and written there (BENCH=--quick: a few, printed only)"
 	@echo "make setup   installs what is missing, by package name"
 
@@ -41,11 +42,14 @@ fmt:
 check: setup fmt
 	cargo clippy -q --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc -q --locked --workspace --no-deps
-	cargo test -q --locked --workspace --exclude tests
-	cargo test -q --locked -p tests --lib --bins
+	cargo test -q --locked --workspace --exclude tests --exclude model
+	cargo test -q --locked -p tests -p model --lib --bins
 
 test: setup build
 	cargo test --locked --workspace -- --test-threads=$(TEST_THREADS)
+
+soak:
+	cargo test --locked -p model --test holds -- --ignored --nocapture --test-threads=1
 
 bench: export AURORA_REDIS_BIN := $(CURDIR)/target/release
 bench: setup
