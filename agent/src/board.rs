@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::api::{Activity, Epoch, FailedSource, LocalDump, Redis, Role, Settings, State, Uploads};
 use crate::config::Config;
+use crate::lease::Standing;
 use crate::memory::{self, Memory};
 use crate::redis::info::Info;
 use crate::server::Server;
@@ -62,6 +63,8 @@ pub(crate) struct Parts {
     /// Whether the last probe was answered.
     pub answering: bool,
     pub duty: Duty,
+    /// The lease.
+    pub standing: Standing,
     pub works: BTreeMap<Work, Activity>,
     /// By subject, newest last.
     pub problems: Vec<(&'static str, String)>,
@@ -102,7 +105,8 @@ impl Parts {
         let Some(info) = &self.info else { return false };
         let duty = &self.duty;
         let assigned = duty.role != Role::None && info.role == duty.role && info.tcp_port != 0;
-        assigned && duty.fenced.is_none() && !duty.withdrawn && !info.loading && duty.complete
+        let allowed = duty.role != Role::Master || !self.standing.forbids_writes();
+        assigned && allowed && duty.fenced.is_none() && !duty.withdrawn && !info.loading && duty.complete
     }
 }
 
@@ -119,7 +123,7 @@ pub(crate) fn render(parts: &Parts, memory: &Memory, config: &Config, agent: &cr
         role: parts.info.as_ref().map_or(Role::None, |info| info.role),
         serving: parts.serving(),
         lease_ms_left: None,
-        lease: None,
+        lease: parts.standing.describe(),
         promised: false,
         held: None,
         redis: parts.server.as_ref().map(|server| redis(server, parts, config)),

@@ -124,12 +124,13 @@ async fn testify(Shared(node): Shared<Arc<Node>>, body: Bytes) -> Response {
 /// `GET /watch`: a line at each change, and one at least every [`HEARTBEAT`].
 async fn watch(Shared(node): Shared<Arc<Node>>) -> Response {
     let states = node.subscribe();
-    let lines = futures_util::stream::unfold((states, true), |(mut states, first)| async move {
+    let lines = futures_util::stream::unfold((node, states, true), |(node, mut states, first)| async move {
         if !first {
             let _ = tokio::time::timeout(HEARTBEAT, states.changed()).await;
         }
-        let line = line(&states.borrow_and_update());
-        Some((Ok::<_, std::convert::Infallible>(line), (states, false)))
+        let state = states.borrow_and_update().clone();
+        let line = line(&node.timed(state));
+        Some((Ok::<_, std::convert::Infallible>(line), (node, states, false)))
     });
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }

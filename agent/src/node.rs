@@ -14,6 +14,8 @@ use crate::dumps;
 use crate::files::Places;
 use crate::gate::{Known, Read};
 use crate::lag::MasterOffset;
+use crate::lease;
+use crate::lease::Lease;
 use crate::local;
 use crate::memory::{self, Memory, Notebook};
 use crate::ops::Restoring;
@@ -33,6 +35,8 @@ pub(crate) struct Node {
     pub places: Places,
     pub notebook: Notebook,
     pub keeper: Keeper,
+    /// The way to the lease thread.
+    pub lease: Lease,
     pub records: Records,
     pub spawner: Spawner,
     pub program: ProgramSlot,
@@ -60,6 +64,7 @@ impl Node {
         places: Places,
         notebook: Notebook,
         keeper: Keeper,
+        lease: Lease,
         spawner: Spawner,
         store: Option<Store>,
     ) -> Arc<Node> {
@@ -75,6 +80,7 @@ impl Node {
             places,
             notebook,
             keeper,
+            lease,
             records,
             spawner,
             program,
@@ -119,7 +125,13 @@ impl Node {
 
     /// The state of the moment.
     pub fn state(&self) -> State {
-        self.state.borrow().clone()
+        self.timed(self.state.borrow().clone())
+    }
+
+    /// A state as it is told at this moment: what changes all the time is not kept in it.
+    pub fn timed(&self, state: State) -> State {
+        let left = self.lease.standing().left();
+        State { lease_ms_left: left.map(|left| left.as_millis() as u64), ..state }
     }
 
     /// Follows the state.
@@ -156,7 +168,8 @@ impl Node {
         let state = self.state();
         let run_id = state.redis.as_ref().map_or("", |redis| redis.run_id.as_str());
         let seen = self.records.get();
-        state.serving && state.role == Role::Master && records::names(seen.as_deref(), &self.config.task_id, run_id)
+        let writable = self.look(|parts| parts.standing.term.as_ref().is_some_and(|term| term.reason.is_none()));
+        writable && state.serving && state.role == Role::Master && records::names(seen.as_deref(), &self.config.task_id, run_id)
     }
 
     /// Takes charge of a server just started: it is watched and probed from now on.
@@ -221,6 +234,7 @@ async fn watch_over(node: Arc<Node>, server: Arc<Server>) {
         parts.server = None;
         parts.info = None;
         parts.duty = Duty::default();
+        parts.standing = lease::Standing::default();
         local::begin(parts);
         parts.solved("link");
         parts.solved("server");
@@ -231,5 +245,6 @@ async fn watch_over(node: Arc<Node>, server: Arc<Server>) {
             parts.failed_source = Some(api::FailedSource { source: server.birth.source.clone(), definite: false, why });
         }
     });
+    node.lease.lay_down(&server, false).await;
     local::inspect(&node).await;
 }

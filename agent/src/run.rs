@@ -14,11 +14,12 @@ use crate::config::{Config, Program};
 use crate::files::Places;
 use crate::memory::Notebook;
 use crate::node::Node;
+use crate::secret::Secret;
 use crate::snapshot::Sha256;
 use crate::spawn::Spawner;
 use crate::store::{self, Progress, Store};
 use crate::zk::Keeper;
-use crate::{doors, http, lag, local, obedience, ops, predecessor, records, uploads};
+use crate::{doors, http, lag, lease, local, obedience, ops, predecessor, records, uploads};
 
 /// Longest wait for the command under way when the agent is to end.
 const TURN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,6 +47,7 @@ async fn live(config: Config, spawner: Spawner) -> anyhow::Result<()> {
     for listener in listeners {
         tokio::spawn(http::serve(listener, node.clone()));
     }
+    tokio::spawn(lease::mirror(node.clone()));
     tokio::spawn(records::follow(node.clone()));
     tokio::spawn(obedience::run(node.clone()));
     tokio::spawn(doors::run(node.clone()));
@@ -77,7 +79,16 @@ fn prepare(config: Config, places: Places, spawner: Spawner) -> anyhow::Result<A
         None => None,
     };
     let keeper = Keeper::start(&config.zookeeper, config.zookeeper_session);
-    let node = Node::new(config, places, notebook, keeper, spawner, store);
+    let lease = lease::start(lease::Setup {
+        zookeeper: config.zookeeper.clone(),
+        session: config.zookeeper_session,
+        paths: config.paths.clone(),
+        task_id: config.task_id.clone(),
+        token: config.secret.as_ref().map(Secret::agent_token),
+        never_stops: false,
+    });
+    let lease = lease.context("cannot start the lease thread")?;
+    let node = Node::new(config, places, notebook, keeper, lease, spawner, store);
     if let Some(damage) = damage {
         tracing::error!(damage, "memory lost");
         node.change(|parts| parts.problem("memory-damaged", damage));

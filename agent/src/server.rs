@@ -120,8 +120,8 @@ impl Server {
     }
 
     /// A command that changes the role. Without an answer in time the server is killed: the change must not happen later.
-    pub async fn change_role(&self, words: &str) -> Result<(), Error> {
-        let result = self.tell(words, ROLE_TIMEOUT).await;
+    pub async fn change_role(&self, words: &str, limit: Duration) -> Result<(), Error> {
+        let result = self.tell(words, limit).await;
         match result {
             Err(error) if !error.is_reply() => {
                 tracing::error!(pid = self.pid, %error, "no answer to a change of role: killing the server");
@@ -155,12 +155,17 @@ impl Server {
         tokio::time::timeout(limit, proof).await.ok().flatten()
     }
 
-    /// SIGKILL, and the proof that it worked; absent when the kernel does not let go of it in time.
-    pub async fn kill(&self) -> Option<String> {
+    /// SIGKILL, without waiting for anything.
+    pub fn send_kill(&self) {
         // `Child::kill` does nothing once the child was reaped, so a pid used again is never hit.
         if let Err(error) = self.child.lock().expect("no panic while locked").kill() {
             tracing::error!(pid = self.pid, %error, "cannot kill redis-server");
         }
+    }
+
+    /// SIGKILL, and the proof that it worked; absent when the kernel does not let go of it in time.
+    pub async fn kill(&self) -> Option<String> {
+        self.send_kill();
         self.wait_dead(PROOF_TIMEOUT).await
     }
 

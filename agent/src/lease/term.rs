@@ -245,6 +245,11 @@ impl Term {
         self.on_promises
     }
 
+    /// Whether the record names somebody else.
+    pub fn is_deposed(&self) -> bool {
+        self.deposed
+    }
+
     /// The first reason for which writes are held back.
     pub fn reason(&self) -> Option<Reason> {
         let reasons =

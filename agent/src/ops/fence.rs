@@ -8,7 +8,7 @@ use super::{Done, Halt, failed, from_redis};
 use crate::api::Stamp;
 use crate::node::Node;
 use crate::redis::connection::Error;
-use crate::server::Server;
+use crate::server::{ROLE_TIMEOUT, Server};
 
 const LIMIT: Duration = Duration::from_secs(4);
 /// Nobody listens there; data and position stay, writes are refused.
@@ -19,7 +19,7 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -
     if node.look(|parts| parts.duty.fenced) == Some(stamp.epoch) {
         return Ok(Done::Now);
     }
-    match server.change_role(DEAD_PORT).await {
+    match server.change_role(DEAD_PORT, ROLE_TIMEOUT).await {
         Ok(()) => {}
         // The server was killed for its silence: that is a fence too, and its death is in the state.
         Err(error) if !error.is_reply() => return proven_dead(node, server).await,
@@ -38,6 +38,7 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -
         server.kill().await;
         return proven_dead(node, server).await;
     }
+    node.lease.lay_down(server, true).await;
     node.refresh(server).await.map_err(from_redis)?;
     tracing::info!(run_id = server.run_id(), epoch = stamp.epoch, "fenced");
     Ok(Done::Now)

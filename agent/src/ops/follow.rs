@@ -8,7 +8,7 @@ use crate::api::{Address, Position, Role, Stamp};
 use crate::causes::chain;
 use crate::node::Node;
 use crate::redis::info::Info;
-use crate::server::Server;
+use crate::server::{ROLE_TIMEOUT, Server};
 
 /// Sets aside what is ahead of the master, then `REPLICAOF`, then the port.
 pub(super) async fn run(
@@ -32,9 +32,10 @@ pub(super) async fn run(
     }
     if !follows {
         save_if_ahead(node, server, stamp, &info, fork.as_ref()).await?;
-        server.change_role(&format!("REPLICAOF {} {}", master.host, master.port)).await.map_err(from_redis)?;
+        server.change_role(&format!("REPLICAOF {} {}", master.host, master.port), ROLE_TIMEOUT).await.map_err(from_redis)?;
+        node.lease.lay_down(server, true).await;
     }
-    open_port(node, server).await?;
+    open_port(node, server, ROLE_TIMEOUT).await?;
     if info.role == Role::Master && duty.role == Role::Master {
         // Clients of the old master must look for the new one instead of staying on READONLY errors.
         super::fence::drop_clients(server).await.map_err(from_redis)?;

@@ -119,7 +119,7 @@ async fn dispatch(node: &Arc<Node>, command: Command) -> Result<Done, Halt> {
     match order {
         Order::Start { source } => start::run(node, &stamp, source).await,
         Order::Restore { snapshot } => restore::run(node, &stamp, snapshot).await,
-        Order::Promote { .. } => promote::run(node, &running(node)?, &stamp).await,
+        Order::Promote { asks } => promote::run(node, &running(node)?, &stamp, asks).await,
         Order::Follow { master, fork } => follow::run(node, &running(node)?, &stamp, master, fork).await,
         Order::Fence => fence::run(node, &running(node)?, &stamp).await,
         Order::Configure { settings } => configure::run(node, &running(node)?, settings).await,

@@ -1,4 +1,7 @@
 //! `promote`: makes the running server the open master. The one command after which clients can write.
+//!
+//! The lease comes first. What makes the server writable is sent only while the lease has more left than the longest wait for its answer;
+//! without an answer in that time the server is killed, so nothing of it happens after the lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,20 +9,24 @@ use std::time::Duration;
 use super::{Done, Halt, failed, from_redis, refused};
 use crate::api::{Role, Stamp};
 use crate::causes::chain;
+use crate::lease::Office;
 use crate::node::Node;
+use crate::record::Peer;
 use crate::server::Server;
+use crate::timing;
 
 const LIMIT: Duration = Duration::from_secs(4);
 /// Written with a short life and deleted at once; the name is ours.
 const PROBE: &str = "__aurora_redis:probe";
 
 /// `REPLICAOF NO ONE`, port open, a write proven; then it serves, which publishes its doors.
-pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -> Result<Done, Halt> {
+pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp, asks: Vec<Peer>) -> Result<Done, Halt> {
     node.refresh(server).await.map_err(from_redis)?;
-    let (loading, complete, done) = node.look(|parts| {
+    let (loading, complete, done, open) = node.look(|parts| {
         let loading = parts.info.as_ref().is_some_and(|info| info.loading);
         let done = parts.serving() && parts.duty.role == Role::Master && parts.duty.epoch == stamp.epoch;
-        (loading, parts.duty.complete, done)
+        let open = parts.duty.role == Role::Master && parts.duty.fenced.is_none();
+        (loading, parts.duty.complete, done, open)
     });
     if done {
         return Ok(Done::Now);
@@ -30,9 +37,10 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -
     if !complete {
         return Err(refused("incomplete-copy", "the server has not completed its first sync: it holds no whole copy"));
     }
+    take_office(node, server, asks, open).await?;
     let noted = node.notebook.change(|memory| memory.assigned_epoch = stamp.epoch);
     noted.map_err(|error| failed("memory", chain(&error)))?;
-    open(node, server).await?;
+    make_master(node, server, stamp).await?;
     node.change(|parts| {
         parts.duty.role = Role::Master;
         parts.duty.epoch = stamp.epoch;
@@ -44,11 +52,30 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -
     Ok(Done::Now)
 }
 
-async fn open(node: &Node, server: &Arc<Server>) -> Result<(), Halt> {
-    server.change_role("REPLICAOF NO ONE").await.map_err(from_redis)?;
+/// Has the lease thread commit the first renewal for the record that names this server.
+async fn take_office(node: &Node, server: &Arc<Server>, asks: Vec<Peer>, open: bool) -> Result<(), Halt> {
+    let seen = node.records.get().ok_or_else(|| refused("no-record", "the record has not been read"))?;
+    let office = Office { server: server.clone(), record: seen, asks, open };
+    let taken = node.lease.take_office(office).await;
+    node.change(|parts| parts.standing = node.lease.standing());
+    taken.map_err(|why| refused("no-lease", format!("this server did not get the lease: {why}")))
+}
+
+/// How long an answer to something that makes the server writable may take, while the lease has more left than that.
+fn time_left(node: &Node, server: &Server, stamp: &Stamp) -> Result<Duration, Halt> {
+    let lease = node.lease.standing().term.map(|term| term.ground.lease).unwrap_or_default();
+    let (bound, left) = (timing::office_bound(lease), node.lease.left(server.run_id(), stamp.epoch));
+    match left > bound {
+        true => Ok(bound),
+        false => Err(failed("no-lease", format!("the lease has {left:?} left: too little to open within it"))),
+    }
+}
+
+async fn make_master(node: &Node, server: &Arc<Server>, stamp: &Stamp) -> Result<(), Halt> {
+    server.change_role("REPLICAOF NO ONE", time_left(node, server, stamp)?).await.map_err(from_redis)?;
     server.begin_backlog().await.map_err(|error| failed("backlog", error))?;
     super::configure::set_belt(node, server, 0).await?;
-    open_port(node, server).await?;
+    open_port(node, server, time_left(node, server, stamp)?).await?;
     let proven = prove_write(server).await;
     if proven.is_err() {
         close(server).await;
@@ -57,9 +84,9 @@ async fn open(node: &Node, server: &Arc<Server>) -> Result<(), Halt> {
 }
 
 /// Opens the TCP port. Without an answer it may open later, so the server is killed.
-pub(super) async fn open_port(node: &Node, server: &Server) -> Result<(), Halt> {
+pub(super) async fn open_port(node: &Node, server: &Server, limit: Duration) -> Result<(), Halt> {
     let port = node.config.redis.port.to_string();
-    match server.set("port", &port, LIMIT).await {
+    match server.set("port", &port, limit).await {
         Ok(()) => Ok(()),
         Err(error) if error.is_reply() => {
             Err(failed("port", format!("port {port} cannot be opened: {error}; is another process using it?")))

@@ -31,6 +31,11 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// Whether the connection is of no use any more.
+    pub fn is_broken(&self) -> bool {
+        matches!(self, Error::Broken { .. })
+    }
+
     /// Whether the server answered at all.
     pub fn is_reply(&self) -> bool {
         matches!(self, Error::Reply { .. })

@@ -130,6 +130,7 @@ impl Rig {
         let client = until("ZooKeeper answers", async || keeper.client().ok()).await;
         let paths = Paths::new(&root, CLUSTER);
         zk::ensure(&client, paths.root()).await.unwrap();
+        zk::ensure(&client, &paths.lease()).await.unwrap();
         let record = Record {
             cluster_id: "c".repeat(8),
             generation: uuid::Uuid::new_v4().to_string(),
@@ -148,6 +149,7 @@ impl Rig {
             histories: vec![],
             snapshot: None,
         };
+        zk::ensure(&client, &paths.generation(&record.generation)).await.unwrap();
         let json = serde_json::to_vec(&record).unwrap();
         client.create(&paths.record(), &json, &zk::persistent()).await.unwrap();
         // The keeper's session ends with the test's runtime.
@@ -239,6 +241,22 @@ impl Rig {
             (state.serving && state.redis.as_ref()?.link == Some(true)).then_some(state)
         })
         .await
+    }
+
+    /// The lease node: its content, absent before the first renewal, and its version.
+    pub async fn lease(&self) -> (Option<agent::record::Lease>, i32) {
+        let (data, stat) = self.client.get_data(&self.paths.lease()).await.unwrap();
+        (serde_json::from_slice(&data).ok(), stat.version)
+    }
+
+    /// Waits until the last renewal stands on the present record and names these tasks.
+    pub async fn renewed(&self, asks: &[&str]) {
+        until("the lease names whom to ask", async || {
+            let lease = self.lease().await.0?;
+            let named: Vec<&str> = lease.asks.iter().map(|peer| peer.task_id.as_str()).collect();
+            (lease.record_version == self.version && named == asks).then_some(())
+        })
+        .await;
     }
 
     pub async fn children(&self, dir: &str) -> Vec<String> {
@@ -377,4 +395,117 @@ pub async fn ask(address: &Address, words: &str) -> redis::RedisResult<String> {
 
 pub fn is_open(address: &Address) -> bool {
     std::net::TcpStream::connect((address.host.as_str(), address.port)).is_ok()
+}
+
+/// A client that writes all the time, over one connection, and notes when each write was acknowledged.
+pub struct Writer {
+    acknowledged: std::sync::Arc<std::sync::Mutex<Vec<Instant>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Writer {
+    pub async fn start(address: &Address) -> Writer {
+        let (acknowledged, mut connection) = (std::sync::Arc::<std::sync::Mutex<Vec<Instant>>>::default(), redis(address).await);
+        let (noted, address) = (acknowledged.clone(), address.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                let write = redis::cmd("INCR").arg("writer").query_async::<u64>(&mut connection).await;
+                match write {
+                    Ok(_) => noted.lock().unwrap().push(Instant::now()),
+                    Err(error) if error.is_connection_dropped() || error.is_io_error() => {
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                        let client = redis::Client::open(format!("redis://{address}/")).unwrap();
+                        if let Ok(fresh) = client.get_multiplexed_async_connection().await {
+                            connection = fresh;
+                        }
+                    }
+                    Err(_) => {}
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        let writer = Writer { acknowledged, task };
+        until("the first write", async || (writer.count() > 0).then_some(())).await;
+        writer
+    }
+
+    pub fn count(&self) -> usize {
+        self.acknowledged.lock().unwrap().len()
+    }
+
+    /// When the last write so far was acknowledged.
+    pub fn last(&self) -> Instant {
+        *self.acknowledged.lock().unwrap().last().unwrap()
+    }
+
+    /// The longest time without an acknowledged write, in `since..now`.
+    pub fn longest_pause(&self, since: Instant) -> Duration {
+        let times = self.acknowledged.lock().unwrap();
+        let inner = times.iter().copied().filter(|at| *at > since);
+        let all: Vec<Instant> = std::iter::once(since).chain(inner).chain([Instant::now()]).collect();
+        all.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap()
+    }
+
+    /// Waits until no write was acknowledged for this long; when the last one was.
+    pub async fn stopped(&self, quiet: Duration) -> Instant {
+        until("writes stop", async || (self.last().elapsed() > quiet).then(|| self.last())).await
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A stand-in for a replica's agent: promises whatever it is asked, until it is mute.
+pub struct Promiser {
+    pub peer: agent::record::Peer,
+    mute: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Promiser {
+    pub async fn start(task_id: &str) -> Promiser {
+        let mute = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
+        let silent = mute.clone();
+        let promise = async move |axum::Json(asked): axum::Json<agent::api::PromiseRequest>| {
+            if silent.load(std::sync::atomic::Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            axum::Json(agent::api::Promise {
+                task_id: asked.task_id,
+                epoch: asked.epoch,
+                round: asked.round,
+                promised: true,
+                reason: String::new(),
+            })
+        };
+        let app = axum::Router::new().route("/promise", axum::routing::post(promise));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let agent = Address { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+        let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Promiser { peer: agent::record::Peer { task_id: task_id.into(), agent }, mute, task }
+    }
+
+    pub fn falls_mute(&self) {
+        self.mute.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// As a member of the record.
+    pub fn member(&self) -> Member {
+        Member {
+            instance: 99,
+            task_id: self.peer.task_id.clone(),
+            run_id: "stand-in".into(),
+            agent: Some(self.peer.agent.clone()),
+            ..Member::default()
+        }
+    }
+}
+
+impl Drop for Promiser {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
