@@ -21,6 +21,8 @@ struct World {
     now_ms: i64,
     /// Versions whose tasks fail as soon as they run.
     sick: BTreeSet<i32>,
+    /// Whether such a task fails before anybody has seen it run.
+    unseen: bool,
     /// Whether tasks that are told to end do.
     obedient: bool,
     /// Tasks told to end that have not.
@@ -74,6 +76,7 @@ impl World {
             hosts: hosts::parse(Path::new("hosts"), &hosts).expect("valid"),
             now_ms: 1_000_000,
             sick: BTreeSet::new(),
+            unseen: false,
             obedient: true,
             ending: Vec::new(),
             asked: Vec::new(),
@@ -115,9 +118,10 @@ impl World {
         self.report(task, ScheduleStatus::RUNNING);
         let version = self.books.state.task(task).map(|task| task.config.priority);
         if version.is_some_and(|version| self.sick.contains(&version)) {
-            // First what it was while it ran is told.
-            let effects = self.books.settle(self.now_ms);
-            effects.into_iter().for_each(|effect| self.act(effect));
+            if !self.unseen {
+                let effects = self.books.settle(self.now_ms);
+                effects.into_iter().for_each(|effect| self.act(effect));
+            }
             self.report(task, ScheduleStatus::FAILED);
         }
     }

@@ -126,6 +126,40 @@ fn failures_are_tolerated_as_often_as_the_settings_say() {
 }
 
 #[test]
+fn an_instance_that_fails_just_as_often_as_tolerated_is_done_in_the_end() {
+    let mut world = World::new(1);
+    world.books.state.set_flapping_delay_ms(60_000);
+    world.sick.insert(2);
+    let settings = JobUpdateSettings { max_per_instance_failures: 2, min_wait_in_instance_running_ms: 100, ..queue(1) };
+    let update = world.update(1, settings);
+    assert_eq!(world.task(0).failures, 2, "the second failure in a row is throttled");
+    world.sick.clear();
+    world.wait(60_000);
+    world.wait(100);
+    assert_eq!((world.statuses(&update), world.versions()), (vec![0, 4], vec![(0, 2)]));
+}
+
+#[test]
+fn a_task_that_no_longer_runs_when_it_is_looked_at_is_not_done() {
+    let mut world = World::new(1);
+    world.sick.insert(2);
+    world.unseen = true;
+    let update = world.update(1, queue(1));
+    assert_eq!(world.statuses(&update), [0, 1, 5]);
+}
+
+#[test]
+fn a_rollback_says_nothing_of_instances_that_were_never_changed() {
+    let mut world = World::new(3);
+    world.obedient = false;
+    let update = world.update(3, queue(1));
+    world.command(&update, Update::rollback).unwrap();
+    world.end_all();
+    assert_eq!(world.statuses(&update), [0, 1, 5]);
+    assert_eq!(world.steps(&update), [(0, UPDATING), (0, ROLLING_BACK), (0, ROLLED_BACK)]);
+}
+
+#[test]
 fn a_failed_update_rolls_back_what_it_has_changed_in_reverse_order() {
     let mut world = World::new(2);
     let update = world.update(2, JobUpdateSettings { min_wait_in_instance_running_ms: 100, ..queue(1) });
