@@ -126,7 +126,11 @@ pub async fn cut_off(bench: std::sync::Arc<Bench>, system: System, wishes: &Wish
     say(&format!("== {}: {}", Fault::Partition.title(), system.title()));
     let mut subject = Subject::start(&bench, system).await.with_context(|| system.title())?;
     for _ in 0..wishes.repeats(Fault::Partition, system) {
-        take(&mut subject, Fault::Partition, report).await?;
+        if let Err(e) = take(&mut subject, Fault::Partition, report).await {
+            say(&format!("FAILED: {}: {e:#}", system.title()));
+            report.fail(Fault::Partition, system);
+            break;
+        }
     }
     end(subject, report)
 }
