@@ -86,6 +86,47 @@ impl Log {
         moment.saturating_duration_since(self.origin)
     }
 
+    /// Both logs as one, for writers in different places.
+    pub fn and(mut self, other: Log) -> Log {
+        // Times are told from the earlier beginning, so that none is before it.
+        let origin = self.origin.min(other.origin);
+        let (mine, its) = (self.origin - origin, other.origin - origin);
+        let writers = self.keys.len();
+        let server = |servers: &mut Vec<Server>, server: &Server| {
+            let known = servers.iter().position(|known| known == server);
+            known.unwrap_or_else(|| {
+                servers.push(server.clone());
+                servers.len() - 1
+            })
+        };
+        let servers: Vec<usize> = other.servers.iter().map(|its| server(&mut self.servers, its)).collect();
+        for ack in &mut self.acks {
+            (ack.sent, ack.acked) = (ack.sent + mine, ack.acked + mine);
+        }
+        for failure in &mut self.failures {
+            (failure.sent, failure.at) = (failure.sent + mine, failure.at + mine);
+        }
+        self.acks.extend(other.acks.into_iter().map(|ack| Ack {
+            writer: ack.writer + writers,
+            server: servers[ack.server],
+            sent: ack.sent + its,
+            acked: ack.acked + its,
+            ..ack
+        }));
+        self.failures.extend(other.failures.into_iter().map(|failure| Failure {
+            writer: failure.writer + writers,
+            server: servers[failure.server],
+            sent: failure.sent + its,
+            at: failure.at + its,
+            ..failure
+        }));
+        self.acks.sort_by_key(|ack| ack.acked);
+        self.keys.extend(other.keys);
+        self.unreached += other.unreached;
+        self.origin = origin;
+        self
+    }
+
     /// Reads every writer's list from the server behind `connection`.
     pub async fn read(&self, connection: &mut MultiplexedConnection) -> Result<Data> {
         let mut data = Data::default();

@@ -222,3 +222,21 @@ fn the_verdict_can_be_read() {
         assert!(text.contains(part), "{part}:\n{text}");
     }
 }
+
+#[test]
+fn logs_of_two_places_are_judged_as_one() {
+    // Each alone sees one server; together they see that both wrote. The second log began 100 ms later.
+    let first = Story::new(1).kept(1, 0, 0, 1).kept(2, 0, 150, 151).log;
+    let mut second = Story::new(1).kept(1, 1, 0, 1).kept(2, 1, 2, 3).log;
+    second.servers.swap(0, 1);
+    second.acks.iter_mut().for_each(|ack| ack.server = 0);
+    second.origin = first.origin + Duration::from_millis(100);
+    for both in [first.clone().and(second.clone()), second.and(first)] {
+        let data = Data(vec![vec![1, 2], vec![1, 2]]);
+        let verdict = judge(&both, &data, &About::default());
+        assert_eq!(both.servers.len(), 3);
+        let late: Vec<u128> = verdict.overlapping.iter().map(|o| o.late.as_millis()).collect();
+        assert_eq!((verdict.acknowledged, late), (4, vec![49]));
+        verdict.nothing_lost().unwrap();
+    }
+}
