@@ -16,7 +16,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::net::TcpListener;
 
-use crate::api::{Answer, AnswerKind, Command, Question, RecordView, State};
+use crate::api::{Answer, AnswerKind, Command, PromiseRequest, Question, RecordView, State};
 use crate::node::Node;
 use crate::{metrics, ops, run, secret, testimony};
 
@@ -32,6 +32,7 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
     let commands = Router::new()
         .route("/command/{verb}", post(command))
         .route("/testify", post(testify))
+        .route("/promise", post(promise))
         .layer(axum::middleware::from_fn_with_state(node.clone(), only_with_token));
     let lifecycle = Router::new()
         .route("/quitquitquit", post(quit))
@@ -118,6 +119,14 @@ async fn testify(Shared(node): Shared<Arc<Node>>, body: Bytes) -> Response {
     match serde_json::from_slice::<Question>(&body) {
         Ok(question) => Json(testimony::testify(&question.member, &node.config.host)).into_response(),
         Err(error) => not_understood(format!("not a question: {error}")),
+    }
+}
+
+/// `POST /promise`.
+async fn promise(Shared(node): Shared<Arc<Node>>, body: Bytes) -> Response {
+    match serde_json::from_slice::<PromiseRequest>(&body) {
+        Ok(asked) => Json(crate::promise::answer(&node, &asked)).into_response(),
+        Err(error) => not_understood(format!("not a request for a promise: {error}")),
     }
 }
 

@@ -25,6 +25,7 @@ mod predecessor;
 mod probe;
 mod process;
 mod program;
+mod promise;
 pub mod rdb;
 pub mod record;
 mod records;

@@ -28,6 +28,8 @@ pub(crate) struct Memory {
     pub epoch: Epoch,
     /// Highest record version seen within `generation`.
     pub record_version: i32,
+    /// Length of the lease that the record said last, milliseconds.
+    pub lease_ms: Option<u64>,
     /// Epoch of the last assignment (`promote`, `follow`) of the last server.
     pub assigned_epoch: Epoch,
     /// The last server started; absent once its death is noted.
@@ -80,6 +82,10 @@ impl Memory {
 pub(crate) struct Notebook {
     path: PathBuf,
     memory: Mutex<Memory>,
+    /// Held while the file is written: who only looks does not wait for the disk.
+    writing: Mutex<()>,
+    /// Whether an earlier agent of this task was here.
+    was_here: bool,
 }
 
 /// Why the file cannot be used.
@@ -105,15 +111,18 @@ impl Notebook {
     /// Opens the memory of `task_id` at `path`. A damaged file is set aside and named in the second value: the record will tell the
     /// epoch again before anything is obeyed.
     pub fn open(path: &Path, task_id: &str) -> Result<(Notebook, Option<String>), Error> {
-        let (memory, problem) = match std::fs::read(path) {
+        let (memory, problem, was_here) = match std::fs::read(path) {
             Ok(bytes) => match serde_json::from_slice::<Memory>(&bytes) {
-                Ok(memory) => (memory, None),
-                Err(e) => (Memory::default(), Some(set_aside(path, &e)?)),
+                Ok(memory) => {
+                    let was_here = memory.task_id == task_id;
+                    (memory, None, was_here)
+                }
+                Err(e) => (Memory::default(), Some(set_aside(path, &e)?), true),
             },
-            Err(e) if e.kind() == io::ErrorKind::NotFound => (Memory::default(), None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => (Memory::default(), None, false),
             Err(source) => return Err(Error::Read { path: path.into(), source }),
         };
-        let notebook = Notebook { path: path.into(), memory: Mutex::new(memory) };
+        let notebook = Notebook { path: path.into(), memory: Mutex::new(memory), writing: Mutex::new(()), was_here };
         notebook.change(|m| {
             if m.task_id != task_id {
                 m.deaths.clear();
@@ -123,6 +132,11 @@ impl Notebook {
         Ok((notebook, problem))
     }
 
+    /// Whether an earlier agent of this task was here.
+    pub fn was_here(&self) -> bool {
+        self.was_here
+    }
+
     /// A copy of the content.
     pub fn get(&self) -> Memory {
         self.memory.lock().expect("no panic while locked").clone()
@@ -130,12 +144,13 @@ impl Notebook {
 
     /// Changes the content and puts it on disk; on an error neither the file nor the content has changed.
     pub fn change(&self, change: impl FnOnce(&mut Memory)) -> Result<(), Error> {
-        let mut memory = self.memory.lock().expect("no panic while locked");
-        let mut next = memory.clone();
+        let _one_at_a_time = self.writing.lock().expect("no panic while locked");
+        let now = self.get();
+        let mut next = now.clone();
         change(&mut next);
-        if next != *memory || !self.path.exists() {
+        if next != now || !self.path.exists() {
             replace(&self.path, &next).map_err(|source| Error::Write { path: self.path.clone(), source })?;
-            *memory = next;
+            *self.memory.lock().expect("no panic while locked") = next;
         }
         Ok(())
     }
@@ -175,11 +190,11 @@ mod tests {
         let dir = directory();
         let path = dir.join("agent.json");
         let (book, problem) = Notebook::open(&path, "t1").unwrap();
-        assert_eq!(problem, None);
+        assert_eq!((problem, book.was_here()), (None, false));
         book.change(|m| (m.epoch, m.cluster_id) = (7, Some("c".into()))).unwrap();
         book.change(|m| m.note_death(death("r1"))).unwrap();
         let (again, _) = Notebook::open(&path, "t1").unwrap();
-        assert_eq!(again.get(), book.get());
+        assert_eq!((again.get(), again.was_here()), (book.get(), true));
         let (other, _) = Notebook::open(&path, "t2").unwrap();
         assert_eq!((other.get().epoch, other.get().deaths.len()), (7, 0));
         std::fs::remove_dir_all(&dir).unwrap();

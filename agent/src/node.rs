@@ -21,6 +21,7 @@ use crate::memory::{self, Memory, Notebook};
 use crate::ops::Restoring;
 use crate::probe;
 use crate::program::ProgramSlot;
+use crate::promise::Promises;
 use crate::records::{self, Records};
 use crate::redis::info::Info;
 use crate::server::Server;
@@ -52,6 +53,7 @@ pub(crate) struct Node {
     pub uploads: uploads::Queue,
     pub doors: Doors,
     pub master_offset: MasterOffset,
+    pub promises: Promises,
     agent: api::Agent,
     parts: Mutex<Parts>,
     state: watch::Sender<State>,
@@ -75,6 +77,7 @@ impl Node {
         let program = ProgramSlot::new(&config.program);
         let mut parts = Parts::default();
         local::begin(&mut parts);
+        let promises = Promises::begin(notebook.was_here(), &notebook.get());
         let state = watch::channel(board::render(&parts, &notebook.get(), &config, &agent)).0;
         Arc::new(Node {
             places,
@@ -92,6 +95,7 @@ impl Node {
             uploads: uploads::Queue::default(),
             doors: Doors::default(),
             master_offset: MasterOffset::default(),
+            promises,
             agent,
             parts: Mutex::new(parts),
             state,
@@ -103,7 +107,9 @@ impl Node {
     pub fn change(&self, change: impl FnOnce(&mut Parts)) {
         let mut parts = self.parts.lock().expect("no panic while locked");
         change(&mut parts);
-        let now = board::render(&parts, &self.notebook.get(), &self.config, &self.agent);
+        let mut now = board::render(&parts, &self.notebook.get(), &self.config, &self.agent);
+        // After the memory was looked at, see there.
+        now.promised = self.promises.bind();
         self.state.send_if_modified(|state| {
             let changed = *state != now;
             *state = now;
@@ -130,7 +136,7 @@ impl Node {
 
     /// A state as it is told at this moment: what changes all the time is not kept in it.
     pub fn timed(&self, state: State) -> State {
-        let left = self.lease.standing().left();
+        let left = state.lease.as_ref().and_then(|_| self.lease.standing().left());
         State { lease_ms_left: left.map(|left| left.as_millis() as u64), ..state }
     }
 

@@ -85,6 +85,7 @@ impl Records {
             let same = memory.generation.as_ref() == Some(&now.record.generation);
             memory.record_version = if same { memory.record_version.max(now.version) } else { now.version };
             memory.generation = Some(now.record.generation.clone());
+            memory.lease_ms = Some(now.record.lease_ms);
             memory.cluster_id = Some(now.record.cluster_id.clone());
             memory.epoch = memory.epoch.max(now.record.epoch);
         });

@@ -19,7 +19,7 @@ use crate::snapshot::Sha256;
 use crate::spawn::Spawner;
 use crate::store::{self, Progress, Store};
 use crate::zk::Keeper;
-use crate::{doors, http, lag, lease, local, obedience, ops, predecessor, records, uploads};
+use crate::{doors, http, lag, lease, local, obedience, ops, predecessor, promise, records, uploads};
 
 /// Longest wait for the command under way when the agent is to end.
 const TURN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,6 +48,7 @@ async fn live(config: Config, spawner: Spawner) -> anyhow::Result<()> {
         tokio::spawn(http::serve(listener, node.clone()));
     }
     tokio::spawn(lease::mirror(node.clone()));
+    tokio::spawn(promise::watch(node.clone()));
     tokio::spawn(records::follow(node.clone()));
     tokio::spawn(obedience::run(node.clone()));
     tokio::spawn(doors::run(node.clone()));
