@@ -33,7 +33,7 @@ fn sound<P: Protocol>(when: When, word: &str) -> bool {
     let mut ok = true;
     for run in P::SOUND.iter().filter(|run| run.when == when && run.name.contains(word)) {
         let outcome = explore(P::sound(run.bounds), threads, LIMIT);
-        println!("{}, {}: {outcome}", P::NAME, run.name);
+        println!("{}, {}: {outcome}; {}", P::NAME, run.name, run.bounds);
         print!("{}", outcome.way());
         ok &= outcome.holds();
     }
@@ -44,7 +44,7 @@ fn removals<P: Protocol>(ways: bool, word: &str) -> bool {
     let mut ok = true;
     for run in P::REMOVALS.iter().filter(|run| format!("{:?}", run.rule).contains(word)) {
         let outcome = explore(P::without(run.rule, run.bounds), 1, LIMIT);
-        println!("{}, without {:?}: {outcome}", P::NAME, run.rule);
+        println!("{}, without {:?}: {outcome}; {}", P::NAME, run.rule, run.bounds);
         if ways {
             print!("{}", outcome.way());
         }

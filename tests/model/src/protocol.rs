@@ -1,12 +1,12 @@
 //! What the two models have in common: bounds, rules, promises, and the runs that are made of them.
 
-use std::fmt::{Debug, Display};
+use std::fmt::{self, Debug, Display};
 use std::hash::Hash;
 
 /// A model of a part of the protocol, within bounds, whole or without one of its rules.
 pub trait Protocol: stateright::Model<State: View, Action: Step> + Clone + Send + Sync + 'static {
     /// How far a run goes.
-    type Bounds: Copy + Debug + PartialEq + 'static;
+    type Bounds: Copy + Display + PartialEq + 'static;
     /// The rules that can be taken away.
     type Rule: Copy + Debug + PartialEq + 'static;
 
@@ -62,6 +62,17 @@ pub struct Removal<R: 'static, B: 'static> {
     pub bounds: B,
     /// The promise that does not hold without it.
     pub breaks: &'static str,
+}
+
+/// Goes on with a list of bounds, leaving out those that allow nothing.
+pub(crate) fn list(f: &mut fmt::Formatter<'_>, numbers: &[(&str, u8)], flags: &[(&str, bool)]) -> fmt::Result {
+    for (name, number) in numbers.iter().filter(|(_, number)| *number > 0) {
+        write!(f, ", {name} {number}")?;
+    }
+    for (name, _) in flags.iter().filter(|(_, on)| *on) {
+        write!(f, ", {name}")?;
+    }
+    Ok(())
 }
 
 /// Declares the rules of a model, with the list of all of them.

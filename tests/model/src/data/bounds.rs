@@ -1,5 +1,8 @@
 //! How far a run goes. Within its bounds every order of events is visited.
 
+use crate::protocol::list;
+use std::fmt;
+
 /// The bounds of one run. A number of faults is the most that happen in one history; they may happen at any moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
@@ -40,5 +43,14 @@ impl Bounds {
             diskless: false,
             unfit: None,
         }
+    }
+}
+
+impl fmt::Display for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "acks {}, writes {}, epochs {}, faults {}", self.acks, self.writes, self.epochs, self.faults)?;
+        let numbers =
+            [("flaps", self.flaps), ("switches", self.switches), ("removals", self.removals), ("unfit", self.unfit.unwrap_or(0))];
+        list(f, &numbers, &[("raise", self.raise), ("diskless", self.diskless)])
     }
 }

@@ -32,11 +32,15 @@ impl Model {
         replicas + readers >= s.acks
     }
 
-    /// Whether every member holds all that the master holds.
+    /// Whether every member holds all that the master holds, and they are as many as must confirm a write.
     pub(super) fn all_hold_all(&self, s: &State) -> bool {
         let Some(master) = s.serving() else { return false };
+        let enough = s.members.len() >= s.acks || !self.keeps(Rule::HeldByEnough);
         let len = s.servers[master].log.len;
-        s.members.iter().all(|m| (0..INSTANCES).any(|i| self.bit(s, i) == m && s.follows(i) && s.servers[i].log.len == len))
+        enough
+            && s.members
+                .iter()
+                .all(|m| (0..INSTANCES).any(|i| self.bit(s, i) == m && s.follows(i) && s.servers[i].log.len == len))
     }
 
     /// Steps of a removal, while the master's agent can be reached.

@@ -27,6 +27,8 @@ crate::protocol::rules! {
         Quorum,
         /// The quorum is reckoned with the fewest confirmations in force since all members last held everything.
         FewestConfirmations,
+        /// Members that hold everything raise that number only if they are as many.
+        HeldByEnough,
         /// A copy that is being loaded is no answer.
         OnlyCompleteCopies,
         /// An answer ends with the process that gave it.

@@ -12,15 +12,18 @@ const ALL: Bounds = Bounds { epochs: 3, flaps: 1, switches: 1, removals: 1, ..S 
 /// The whole protocol.
 pub(super) const SOUND: &[Sound<Bounds>] = &[
     sound("both replicas confirm", Bounds { acks: 2, writes: 2, flaps: 1, removals: 1, ..S }),
+    sound("both replicas confirm, two faults", Bounds { acks: 2, faults: 2, writes: 2, flaps: 1, ..S }),
     sound("a member is removed twice", Bounds { removals: 2, ..S }),
-    sound("a link breaks", Bounds { flaps: 1, removals: 1, ..S }),
-    sound("a link breaks, diskless", Bounds { flaps: 1, removals: 1, diskless: true, ..S }),
-    sound("planned changes, two failovers", Bounds { switches: 1, epochs: 3, ..S }),
+    sound("links break, a member is removed, three epochs", Bounds { epochs: 3, flaps: 1, removals: 1, ..S }),
+    sound("links break, diskless", Bounds { flaps: 1, removals: 1, diskless: true, ..S }),
+    sound("planned changes, three epochs", Bounds { switches: 1, writes: 2, epochs: 3, ..S }),
     sound("the longest copy cannot lead", Bounds { unfit: Some(2), epochs: 3, ..S }),
-    sound("more confirmations", Bounds { raise: true, writes: 2, flaps: 1, ..S }),
-    sound("histories fork", Bounds { writes: 2, epochs: 3, ..S }),
-    sound("two faults", Bounds { faults: 2, ..S }),
-    further("everything, one fault", ALL),
+    sound("more confirmations, a member is removed", Bounds { raise: true, removals: 1, flaps: 1, ..S }),
+    sound("histories fork", Bounds { writes: 2, epochs: 3, flaps: 1, ..S }),
+    sound("two faults, links break", Bounds { faults: 2, writes: 2, flaps: 1, ..S }),
+    sound("two faults, a member is removed, three epochs", Bounds { faults: 2, removals: 1, epochs: 3, ..S }),
+    further("everything beside one fault", ALL),
+    further("more confirmations, two writes", Bounds { raise: true, removals: 1, flaps: 1, writes: 2, ..S }),
 ];
 
 /// The protocol without each rule.
@@ -37,6 +40,7 @@ pub(super) const REMOVALS: &[Removal<Rule, Bounds>] = &[
     without(Rule::CutThenAsk, S, CONFIRMED_KEPT),
     without(Rule::Quorum, S, CONFIRMED_KEPT),
     without(Rule::FewestConfirmations, Bounds { raise: true, ..S }, CONFIRMED_KEPT),
+    without(Rule::HeldByEnough, Bounds { raise: true, removals: 1, ..S }, CONFIRMED_KEPT),
     without(Rule::OnlyCompleteCopies, Bounds { flaps: 1, ..S }, CONFIRMED_KEPT),
     without(Rule::AnswerEndsWithProcess, S, NEVER_STUCK),
     without(Rule::LoadingIsAwaited, Bounds { faults: 2, ..S }, CONFIRMED_KEPT),

@@ -1,6 +1,8 @@
 //! How far a run goes. Within its bounds every order of events is visited.
 
+use crate::protocol::list;
 use crate::set::Set;
+use std::fmt;
 
 /// The bounds of one run. A number of faults is the most that happen in one history; they may happen at any moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,5 +65,29 @@ impl Bounds {
             losses: 0,
             deaths: 0,
         }
+    }
+}
+
+impl fmt::Display for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lease {}, epochs {}, versions {}, controllers {}", self.lease, self.epochs, self.versions, self.controllers)?;
+        write!(f, ", members {:?}", self.members)?;
+        let numbers = [
+            ("margin", self.margin),
+            ("failsafe.max", self.failsafe_max.unwrap_or(0)),
+            ("restarts", self.restarts),
+            ("skips", self.skips),
+            ("holds", self.holds),
+            ("losses", self.losses),
+            ("deaths", self.deaths),
+        ];
+        let flags = [
+            ("adding", self.adding),
+            ("removing", self.removing),
+            ("choosing", self.choosing),
+            ("watching", self.watching),
+            ("strays", self.strays),
+        ];
+        list(f, &numbers, &flags)
     }
 }
