@@ -28,13 +28,13 @@ pub(super) const SOUND: &[Sound<Bounds>] = &[
     sound("ZooKeeper is emptied", Bounds { controllers: 2, restarts: 1, ..Z }),
     sound("ZooKeeper is emptied, three epochs", Bounds { epochs: 3, versions: 5, ..Z }),
     sound("an agent dies", Bounds { deaths: 1, ..E3 }),
-    further("three epochs and a restart", Bounds { restarts: 1, ..E3 }),
-    further("clocks drift and a restart", Bounds { margin: 1, skips: 1, restarts: 1, ..L2 }),
+    sound("three epochs and a restart", Bounds { restarts: 1, ..E3 }),
+    sound("clocks drift and a restart", Bounds { margin: 1, skips: 1, restarts: 1, ..L2 }),
     further("the lease is watched, longer leases", Bounds { watching: true, controllers: 2, restarts: 1, ..L2 }),
-    further("the lease is watched, three epochs", Bounds { watching: true, ..E3 }),
+    sound("the lease is watched, three epochs", Bounds { watching: true, ..E3 }),
     further("members come and go, longer leases", Bounds { removing: true, versions: 4, ..L2 }),
-    further("two members at first", Bounds { members: BOTH, controllers: 2, restarts: 1, ..L2 }),
-    further(
+    sound("two members at first", Bounds { members: BOTH, controllers: 2, restarts: 1, ..L2 }),
+    sound(
         "failsafe has an end, members come and go",
         Bounds { failsafe_max: Some(2), removing: true, versions: 4, controllers: 2, ..S },
     ),
