@@ -186,10 +186,10 @@ impl Writer {
         let (seeker, shared) = (&mut self.seeker, &self.shared);
         let attempt = async {
             let address = seeker.ask().await?;
-            let mut connection = server::connect(&address).await?;
-            let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
-            let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:")).context("no run id")?.trim().to_owned();
-            anyhow::Ok((connection, Server { address, run_id }))
+            tokio::select! {
+                opened = Writer::open(address) => opened,
+                () = seeker.moved() => anyhow::bail!("another master is named"),
+            }
         };
         let Ok(Ok((connection, server))) = tokio::time::timeout(self.answer, attempt).await else {
             shared.log().unreached += 1;
@@ -202,6 +202,14 @@ impl Writer {
             log.servers.len() - 1
         });
         Some(Open { connection, server })
+    }
+
+    /// A connection, and the run of the server at its other end.
+    async fn open(address: String) -> Result<(MultiplexedConnection, Server)> {
+        let mut connection = server::connect(&address).await?;
+        let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
+        let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:")).context("no run id")?.trim().to_owned();
+        Ok((connection, Server { address, run_id }))
     }
 
     /// One write, logged. Gives the connection back when it may be used again.
