@@ -12,6 +12,7 @@ mod plain;
 mod report;
 mod round;
 mod sentinel;
+mod steps;
 mod subject;
 
 use std::path::PathBuf;
@@ -144,6 +145,7 @@ async fn start(system: System, hosts: usize) -> Result<Subject> {
 fn end(mut subject: Subject, report: &mut Report) -> Result<()> {
     if let Some(ours) = subject.ours() {
         report.commits.append(&mut ours.commits.times);
+        report.steps.append(&mut ours.steps);
     }
     subject.end()
 }

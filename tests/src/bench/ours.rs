@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use super::commits::Commits;
 use super::door;
+use super::steps::Steps;
 use super::subject::Master;
 use crate::checker::Told;
 use crate::harness::cluster::{Cluster, LIMIT, Options};
@@ -24,6 +25,8 @@ pub struct Ours {
     pub cluster: Cluster,
     /// The ZooKeeper's time for a commit.
     pub commits: Commits,
+    /// Where the time of its failovers went.
+    pub steps: Steps,
     door: Told,
 }
 
@@ -36,7 +39,7 @@ impl Ours {
         keeper.ready(LIMIT).await?;
         let door = door::zookeeper(&keeper, &cluster.paths().master());
         let commits = Commits::new(cluster.zookeeper.client().await?).await?;
-        Ok(Ours { cluster, commits, door })
+        Ok(Ours { cluster, commits, steps: Steps::default(), door })
     }
 
     /// How its clients find the master.

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::memory::Memory;
 use super::round::{LIMIT, Outcome, Sample};
+use super::steps::Steps;
 use super::subject::{Fault, System};
 use crate::harness::binaries;
 
@@ -22,6 +23,8 @@ pub struct Report {
     rows: BTreeMap<(Fault, System), Row>,
     /// Commits of ZooKeeper during the rounds.
     pub commits: Vec<Duration>,
+    /// Where the time of the failovers after kill -9 went.
+    pub steps: Steps,
     /// Memory, where it was measured.
     pub memory: Option<Memory>,
 }
@@ -73,6 +76,9 @@ impl Report {
         faults.dedup();
         for fault in faults {
             write!(text, "\n### {}\n\n{}", capital(fault.title()), table(&self.lines(fault))).expect("writing to a string");
+            if fault == Fault::Kill {
+                text.push_str(&self.steps());
+            }
         }
         if !self.commits.is_empty() {
             let ms: Vec<f64> = self.commits.iter().map(|t| t.as_secs_f64() * 1e3).collect();
@@ -86,6 +92,19 @@ impl Report {
             .expect("writing to a string");
         }
         text
+    }
+
+    fn steps(&self) -> String {
+        let rows = self.steps.rows();
+        if rows.is_empty() {
+            return String::new();
+        }
+        let lines = rows.into_iter().map(|(title, took, at)| {
+            let [median, worst] = median_and_worst(took);
+            vec![title.to_owned(), median, worst, show(spread(at)[0])]
+        });
+        let head = ["where it goes, three instances, in ms", "took: median", "worst", "at: median"].map(str::to_owned).to_vec();
+        format!("\n{}", table(&std::iter::once(head).chain(lines).collect::<Vec<_>>()))
     }
 
     fn lines(&self, fault: Fault) -> Vec<Vec<String>> {

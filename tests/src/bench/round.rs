@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::subject::{Fault, Struck, Subject};
+use super::subject::{Fault, Struck, Subject, System};
 use crate::checker::{Door, Log, Plan, Server, Writers};
+use crate::demo::table::say;
 use crate::harness::{Host, process, redis as server, wait};
 
 /// Writers of one load, and the writes a second of each: together about 3,000.
@@ -92,11 +93,24 @@ pub async fn run(subject: &mut Subject, fault: Fault) -> Result<Outcome> {
     };
     let after = subject.settle().await.context("after the fault")?;
     let mut sample = judge(struck, &logs, others.as_ref());
+    note_steps(subject, fault, struck, &sample)?;
     let mut connection = server::connect(&after.address).await?;
     for log in std::iter::once(&logs).chain(&others) {
         sample.lost += log.missing(&mut connection).await?.len();
     }
     Ok(Outcome::Measured(sample))
+}
+
+/// Where the time went, for our cluster of three and the plainest fault.
+fn note_steps(subject: &mut Subject, fault: Fault, struck: Instant, sample: &Sample) -> Result<()> {
+    let dir = subject.bench().dir().to_owned();
+    if let (Fault::Kill, System::Ours3, Some(back)) = (fault, subject.system, sample.back)
+        && let Some(ours) = subject.ours()
+        && !ours.steps.note(&dir, struck, back)?
+    {
+        say("the logs do not tell all steps of this one");
+    }
+    Ok(())
 }
 
 fn writers(name: &str, host: &Host, count: usize, door: Door, rate: Option<u32>, answer: Duration) -> Writers {
