@@ -6,12 +6,10 @@ use std::time::Duration;
 use agent::api::{Address, AnswerKind, Command};
 use agent::causes::chain;
 use agent::client::Client;
-use agent::record::Record;
 use aurora::types::{InstanceSet, JobKey};
 
-use crate::model::{Action, HistoryChange, Outcome};
+use crate::model::{Action, Outcome};
 use crate::registry::{Leadership, Registry};
-use crate::view::Operation;
 
 /// What acting needs.
 #[derive(Clone, Debug)]
@@ -35,8 +33,8 @@ impl Hands {
     pub async fn carry_out(&self, action: Action) -> Outcome {
         match action {
             Action::CreateRecord { record } => registered(self.registry.create_record(&self.lead, &record).await),
-            Action::CommitRecord { record, version, operation, history } => {
-                self.commit(&record, version, operation.as_deref(), history.as_ref()).await
+            Action::CommitRecord { record, version, operation, .. } => {
+                registered(self.registry.commit(&self.lead, &record, version, operation.as_deref()).await)
             }
             Action::SetOperation { operation } => registered(self.registry.set_operation(&self.lead, &operation).await),
             Action::Command { agent, command, .. } => self.command(&agent, &command).await,
@@ -52,24 +50,6 @@ impl Hands {
                 scheduled(self.scheduler.restart_shards(&self.job, &set).await)
             }
         }
-    }
-
-    /// The history entry comes after the commit: it is for people, and repeating it changes nothing.
-    async fn commit(
-        &self,
-        record: &Record,
-        version: i32,
-        operation: Option<&Operation>,
-        history: Option<&HistoryChange>,
-    ) -> Outcome {
-        let outcome = registered(self.registry.commit(&self.lead, record, version, operation).await);
-        if outcome == Outcome::Done
-            && let Some(change) = history
-            && let Err(error) = self.registry.change_history(&self.lead, change).await
-        {
-            tracing::warn!(epoch = record.epoch, error = chain(&error), "the history entry could not be written");
-        }
-        outcome
     }
 
     async fn command(&self, agent: &Address, command: &Command) -> Outcome {

@@ -4,6 +4,7 @@
 
 pub mod act;
 pub mod check;
+pub mod chronicle;
 pub mod cli;
 pub mod cluster_file;
 pub mod config;

@@ -10,6 +10,7 @@ use anyhow::Context;
 use aurora::client::{Credentials, Endpoint, Options};
 use aurora::types::JobKey;
 use controller::act::Hands;
+use controller::chronicle::Chronicle;
 use controller::config::{Config, Place};
 use controller::http::{self, Doors, Leader};
 use controller::intake::{Asked, Intake};
@@ -134,10 +135,12 @@ fn leadership(
         job,
         command_timeout: config.command_timeout,
     };
+    let chronicle = Chronicle::open(registry.clone(), hands.lead.clone(), wake.clone());
     Ok(Loop {
         cluster: place.cluster.clone(),
         world: World::watch(sources, &wake),
         hands,
+        chronicle,
         timing: config.timing,
         cycle: config.cycle,
         wake,

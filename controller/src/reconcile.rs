@@ -12,15 +12,16 @@ use tokio::task::JoinSet;
 
 use crate::act::Hands;
 use crate::check;
+use crate::chronicle::Chronicle;
 use crate::decide::{View, decide};
 use crate::intake::Asked;
 use crate::metrics::Metrics;
-use crate::model::{Attempts, Observed, Outcome, Plan, Planned, Reason, Spec, Timing, Wait};
+use crate::model::{Action, Attempts, Observed, Outcome, Plan, Planned, Reason, Spec, Timing, Wait};
 use crate::observe::{Sight, World};
 use crate::operations::{Judgement, judge};
 use crate::pace;
 use crate::publish::{self, Events};
-use crate::view::{HistoryEntry, Published, Reply};
+use crate::view::{Published, Reply};
 
 /// Everything one leadership works with.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Loop {
     pub world: World,
     /// How to act.
     pub hands: Hands,
+    /// The history of masters.
+    pub chronicle: Chronicle,
     /// Waits of the decisions.
     pub timing: Timing,
     /// Longest time between two cycles.
@@ -52,8 +55,8 @@ struct Carried {
     attempts: Attempts,
     running: JoinSet<(Planned, Outcome)>,
     events: Events,
-    history: Vec<HistoryEntry>,
-    history_stale: bool,
+    /// Changes of the record on their way.
+    committing: usize,
     uploads: Vec<Option<agent::snapshot::SnapshotId>>,
     summary: String,
 }
@@ -61,7 +64,7 @@ struct Carried {
 impl Loop {
     /// Runs until leadership is lost.
     pub async fn run(mut self, asked: &mut mpsc::Receiver<Asked>) {
-        let mut carried = Carried { history_stale: true, ..Carried::default() };
+        let mut carried = Carried::default();
         while !self.hands.lead.is_over() {
             let requeue = self.reconcile(&mut carried).await;
             tokio::select! {
@@ -95,13 +98,14 @@ impl Loop {
             plan.waits.push(Wait { reason: Reason::PlanVetoed, message: violations.join("; ") });
         }
         self.list_new_snapshots(&seen, carried);
-        self.publish(&spec, &seen, &plan, &violations, carried, now).await;
+        self.publish(&spec, &seen, &plan, &violations, carried, now);
         publish::requeue(Some(&seen), self.cycle)
     }
 
-    /// Starts what is due. Nothing is started while ZooKeeper does not confirm that we lead.
+    /// Starts what is due. Nothing is started while ZooKeeper does not confirm that we lead, nor while a change of the record is on its
+    /// way: what is decided now rests on a record that may be over.
     fn act(&self, plan: &Plan, carried: &mut Carried, now: Duration) {
-        if !self.hands.lead.stands() {
+        if !self.hands.lead.stands() || carried.committing > 0 {
             return;
         }
         for planned in &plan.actions {
@@ -109,6 +113,7 @@ impl Loop {
                 continue;
             }
             pace::begin(&planned.action, &mut carried.attempts, now);
+            carried.committing += usize::from(planned.action.kind() == "commit-record");
             tracing::info!(action = planned.action.describe(), because = planned.because, "acting");
             let (hands, planned) = (self.hands.clone(), planned.clone());
             carried.running.spawn(async move {
@@ -119,13 +124,23 @@ impl Loop {
     }
 
     fn finished(&mut self, done: Option<(Planned, Outcome)>, carried: &mut Carried) {
-        let Some((planned, outcome)) = done else { return };
+        let Some((planned, outcome)) = done else {
+            // It broke off; the record will show how far it came.
+            carried.committing = 0;
+            return;
+        };
         let kind = planned.action.kind();
         self.metrics.count_action(kind, outcome.kind());
         if outcome != Outcome::Done {
             tracing::warn!(action = planned.action.describe(), outcome = %outcome, "an action did not go through");
         }
-        carried.history_stale |= kind == "commit-record";
+        if let Action::CommitRecord { record, version, history, .. } = &planned.action {
+            carried.committing = carried.committing.saturating_sub(1);
+            if outcome == Outcome::Done {
+                self.world.assume(record, version + 1);
+                history.iter().for_each(|change| self.chronicle.note(change.clone()));
+            }
+        }
         if let Some((event, message)) = publish::event_of(&planned, &outcome) {
             let (epoch, at_ms) = self.stamp();
             carried.events.add(&event, message, epoch, at_ms);
@@ -148,7 +163,7 @@ impl Loop {
     }
 
     async fn answer(&mut self, asked: Asked, carried: &mut Carried) {
-        let reply = self.judge_and_write(&asked, carried).await;
+        let reply = self.judge_and_write(&asked).await;
         let kind = match asked.ask {
             crate::view::Ask::Backup { .. } => "backup",
             crate::view::Ask::Restore { .. } => "restore",
@@ -162,7 +177,7 @@ impl Loop {
         let _ = asked.reply.send(reply);
     }
 
-    async fn judge_and_write(&mut self, asked: &Asked, carried: &mut Carried) -> Reply {
+    async fn judge_and_write(&mut self, asked: &Asked) -> Reply {
         let refuse = |message: String| Reply { accepted: false, operation_id: String::new(), message };
         let Sight { spec, seen, now } = self.world.observe();
         let ((spec, version), seen) = match (spec, seen) {
@@ -183,14 +198,13 @@ impl Loop {
                 (self.hands.registry.set_operation(&self.hands.lead, &operation).await, operation.id.clone(), message)
             }
         };
-        carried.history_stale = true;
         match written {
             Ok(()) => Reply { accepted: true, operation_id, message },
             Err(error) => refuse(format!("it could not be written: {}", chain(&error))),
         }
     }
 
-    async fn publish(
+    fn publish(
         &self,
         spec: &Spec,
         seen: &Observed,
@@ -199,12 +213,6 @@ impl Loop {
         carried: &mut Carried,
         now: Duration,
     ) {
-        if carried.history_stale
-            && let Ok(history) = self.hands.registry.history().await
-        {
-            carried.history = history;
-            carried.history_stale = false;
-        }
         let view = View { spec, timing: &self.timing, seen, now };
         let cluster = publish::cluster(&self.cluster, view, plan);
         carried.events.note_waits(&plan.waits, cluster.epoch, seen.wall_ms);
@@ -223,7 +231,7 @@ impl Loop {
             cluster,
             plan: publish::plan(carried.cycle, plan, violations, &carried.attempts),
             events: carried.events.log().clone(),
-            history: carried.history.clone(),
+            history: self.chronicle.entries(),
             snapshots: seen.store.snapshots.clone().unwrap_or_default(),
             operation: seen.operation.clone(),
             last_success_ms: seen.wall_ms,
