@@ -49,6 +49,22 @@ fn files_that_are_named_exist() {
     }
 }
 
+/// The protocol names the tests that hold its rules; each of them is there.
+#[test]
+fn tests_that_are_named_exist() {
+    let page = text("docs/protocol.md");
+    let words = page.split('`').skip(1).step_by(2).filter(|word| word.matches('_').count() >= 4);
+    let named: Vec<&str> = words.filter(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '_')).collect();
+    assert!(named.len() > 30, "{named:?}");
+    let sources = run(Command::new("grep")
+        .args(["-rhoE", "--include=*.rs", "fn [a-z_]+\\("])
+        .args(["agent", "controller", "tests"])
+        .current_dir(project("")));
+    for name in named {
+        assert!(sources.contains(&format!("fn {name}(")), "docs/protocol.md names the test {name}, which is not there");
+    }
+}
+
 /// Every setting named in backticks with its section is one.
 #[test]
 fn settings_that_are_named_exist() {
@@ -126,7 +142,7 @@ fn the_example_of_a_cluster_file_is_one() {
 fn the_answers_and_questions_shown_for_the_controller_are_real() {
     let shown = blocks("docs/http.md", "json");
     let asks: Vec<Ask> = shown[0].lines().map(|line| serde_json::from_str(line).expect(line)).collect();
-    assert_eq!(asks.len(), 3);
+    assert_eq!(asks.len(), 5);
     let answer: serde_json::Value = serde_json::from_str(&shown[1]).expect("JSON");
     let real: ClusterAnswer = serde_json::from_str(&shown[1]).expect("docs/http.md shows an answer of /api/v1/cluster");
     assert_eq!(serde_json::to_value(&real).expect("it can be written"), answer, "docs/http.md shows other fields than there are");
