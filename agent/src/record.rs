@@ -140,8 +140,11 @@ pub struct Lease {
 pub struct Pinned {
     /// ZooKeeper version of the lease node, checked by the commit that deposed.
     pub version: i32,
-    /// What it held; absent when it was never renewed, or holds no valid lease.
+    /// What it held; absent when it was never renewed, or cannot be read.
     pub lease: Option<Lease>,
+    /// Somebody wrote something else into it: then it says nothing about who holds the lease.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unreadable: bool,
 }
 
 /// Why it is certain that the last master no longer writes.
@@ -286,6 +289,10 @@ fn possible_epoch<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Epoch, D:
 }
 
 impl Record {
+    /// Epoch for which the master was named.
+    pub fn master_epoch(&self) -> Epoch {
+        if self.master_epoch == 0 { self.epoch } else { self.master_epoch }
+    }
     /// The epoch under which `replid` was written: the lineage tells; absent for a foreign or forgotten history.
     pub fn epoch_of(&self, replid: &str) -> Option<Epoch> {
         self.histories.iter().rev().find(|h| h.replid == replid).map(|h| h.epoch)

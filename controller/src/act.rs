@@ -9,7 +9,7 @@ use agent::client::Client;
 use aurora::types::{InstanceSet, JobKey};
 
 use crate::model::{Action, Outcome};
-use crate::registry::{Leadership, Registry};
+use crate::registry::{At, Leadership, Registry};
 
 /// What acting needs.
 #[derive(Clone, Debug)]
@@ -33,8 +33,9 @@ impl Hands {
     pub async fn carry_out(&self, action: Action) -> Outcome {
         match action {
             Action::CreateRecord { record } => registered(self.registry.create_record(&self.lead, &record).await),
-            Action::CommitRecord { record, version, operation, .. } => {
-                registered(self.registry.commit(&self.lead, &record, version, operation.as_deref()).await)
+            Action::CommitRecord { record, version, lease_version, operation, .. } => {
+                let at = At { record: version, lease: lease_version };
+                registered(self.registry.commit(&self.lead, &record, at, operation.as_deref()).await)
             }
             Action::SetOperation { operation } => registered(self.registry.set_operation(&self.lead, &operation).await),
             Action::Command { agent, command, .. } => self.command(&agent, &command).await,

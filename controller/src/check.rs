@@ -1,6 +1,7 @@
 //! The invariants, stated once, by something that knows nothing of how plans come about. A plan that breaks one is reported and not run.
 //!
-//! One writer: only the server that the record names may be promoted, and another may be named only with evidence against the last.
+//! One writer: only the server that the record names may be promoted, and another may be named only with evidence against the last; whoever deposes
+//! pins the last renewal of its lease. Nothing confirmed is lost: nobody replicates who is not listed, and nobody leaves the list before it was cut off.
 //! Nothing newer is overwritten: nobody follows anything but the record's serving master; the named winner is not behind a known complete
 //! copy; a cluster that had data never starts empty.
 
@@ -8,18 +9,26 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use agent::api::{Command, Order, Role, Source, State};
-use agent::record::{MAX_EPOCH, Phase, Record};
+use agent::record::{Evidence, MAX_EPOCH, Member, Phase, Record};
 
 use crate::model::{Action, Observed, Plan, Spec};
 
 /// What the plan would break; empty for a sound plan.
 pub fn violations(spec: &Spec, seen: &Observed, plan: &Plan, now: Duration, silent_after: Duration) -> Vec<String> {
-    let world = World { spec, seen, now, silent_after };
+    let beginning = plan.actions.iter().find_map(|p| match &p.action {
+        Action::CommitRecord { record, .. } if record.phase == Phase::Deposing => Some(record.as_ref()),
+        _ => None,
+    });
+    let world = World { spec, seen, now, silent_after, beginning };
     let mut found = Vec::new();
     for planned in &plan.actions {
         match &planned.action {
             Action::CreateRecord { record } => world.created(record, &mut found),
-            Action::CommitRecord { record, version, .. } => world.committed(record, *version, &mut found),
+            Action::CommitRecord { record, version, lease_version, .. } => {
+                world.committed(record, *version, &mut found);
+                world.deposed(record, *lease_version, &mut found);
+                world.listed(record, &mut found);
+            }
             Action::Command { command, .. } => world.commanded(command, &mut found),
             Action::KillInstances { instances, .. } => world.killed(instances, &mut found),
             Action::AddInstances { count, .. } => world.added(*count, &mut found),
@@ -58,6 +67,8 @@ struct World<'a> {
     seen: &'a Observed,
     now: Duration,
     silent_after: Duration,
+    /// The epoch that the plan begins.
+    beginning: Option<&'a Record>,
 }
 
 impl World<'_> {
@@ -102,7 +113,7 @@ impl World<'_> {
         }
         let renamed = next.master.as_ref().map(|m| &m.run_id) != old.master.as_ref().map(|m| &m.run_id);
         match (old.phase, next.phase) {
-            (Phase::Stable | Phase::Promoting, Phase::Deposing) if next.epoch > old.epoch && !renamed => (),
+            (_, Phase::Deposing) if next.epoch > old.epoch && !renamed => (),
             (Phase::Deposing | Phase::Bootstrapping, Phase::Promoting) if next.epoch == old.epoch => self.named(old, next, found),
             (Phase::Promoting, Phase::Stable) if next.epoch == old.epoch && !renamed => self.settled(next, found),
             (a, b) if a == b && next.epoch == old.epoch && !renamed => (),
@@ -110,9 +121,39 @@ impl World<'_> {
         }
     }
 
+    /// Whoever is deposed renews no more after the commit, and its last renewal is known.
+    fn deposed(&self, next: &Record, lease_version: Option<i32>, found: &mut Vec<String>) {
+        if self.record().is_none_or(|old| next.epoch <= old.epoch) {
+            return;
+        }
+        let seen = self.seen.lease.as_ref().map(|lease| &lease.node);
+        if next.pinned.as_ref() != seen || lease_version != seen.map(|node| node.version) {
+            found.push("a master is deposed without pinning its last renewal".into());
+        }
+    }
+
+    /// Members stay until the master's agent has cut them off; a change of master only swaps the old one for the new.
+    fn listed(&self, next: &Record, found: &mut Vec<String>) {
+        let Some(old) = self.record() else { return };
+        let listed = |run: &str| next.known_replicas.iter().any(|m| m.run_id == run);
+        let lease = old.master.as_ref().and_then(|m| self.state_of(&m.task_id)).and_then(|s| s.lease.as_ref());
+        for member in old.known_replicas.iter().filter(|m| !listed(&m.run_id)) {
+            let won = next.phase == Phase::Promoting && next.master.as_ref().is_some_and(|m| m.run_id == member.run_id);
+            let cut = member.removing && lease.is_some_and(|lease| lease.removed.contains(&member.run_id));
+            if !won && !cut {
+                found.push(format!("task {} leaves the list and may still hold confirmed writes", member.task_id));
+            }
+        }
+        let deposed = old.master.as_ref().filter(|_| old.phase == Phase::Deposing && next.phase == Phase::Promoting);
+        let renamed = |m: &Member| next.master.as_ref().is_some_and(|winner| winner.run_id == m.run_id);
+        if let Some(member) = deposed.filter(|m| !listed(&m.run_id) && !renamed(m)) {
+            found.push(format!("the deposed master (task {}) is not listed", member.task_id));
+        }
+    }
+
     /// Another server may be named only with evidence, if it answered, and if it is not behind another complete cut copy of one history.
     fn named(&self, old: &Record, next: &Record, found: &mut Vec<String>) {
-        if old.evidence.is_none() {
+        if old.evidence.is_none() && next.evidence.is_none() {
             found.push("a winner is named without evidence against the last master".into());
         }
         let Some(winner) = &next.master else {
@@ -151,7 +192,10 @@ impl World<'_> {
             return;
         };
         let stamp = &command.stamp;
-        if stamp.cluster_id != record.cluster_id || stamp.epoch != record.epoch || stamp.generation != record.generation {
+        // With proof that the old master is dead, survivors are cut beside the commit that deposes it.
+        let ahead = self.beginning.filter(|next| command.order == Order::Fence && proves_death(next)).map(|next| next.epoch);
+        let timely = stamp.epoch == record.epoch || Some(stamp.epoch) == ahead;
+        if stamp.cluster_id != record.cluster_id || !timely || stamp.generation != record.generation {
             found.push(format!("a command is stamped for another cluster, record or epoch ({})", stamp.epoch));
         }
         if let Some(other) =
@@ -172,6 +216,10 @@ impl World<'_> {
                 let right = record.phase == Phase::Stable && master.and_then(|m| m.redis.as_ref()) == Some(to);
                 if !right || to_master {
                     found.push(format!("task {} is to follow {to}, which is not the master in office", stamp.task_id));
+                }
+                let listed = |m: &Member| Some(&m.run_id) == stamp.run_id.as_ref() && !m.removing;
+                if matches!(command.order, Order::Follow { .. }) && !record.known_replicas.iter().any(listed) {
+                    found.push(format!("task {} is to follow and is not listed", stamp.task_id));
                 }
             }
             Order::Start { source: Source::Empty }
@@ -212,4 +260,8 @@ impl World<'_> {
             found.push(format!("{count} instances are added to {have}, {} are wanted", self.spec.instances));
         }
     }
+}
+
+fn proves_death(record: &Record) -> bool {
+    matches!(record.evidence, Some(Evidence::Dead { .. } | Evidence::Testimony { .. }))
 }

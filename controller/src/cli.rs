@@ -14,6 +14,7 @@ use agent::zk::{self, Keeper};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{COMMAND_LINE_KEYS, Place};
+use crate::view::Ask;
 use agent::causes::chain;
 
 mod ask;
@@ -21,6 +22,7 @@ mod create;
 mod doctor;
 mod door;
 mod haproxy;
+mod master;
 mod operations;
 mod show;
 mod table;
@@ -105,6 +107,33 @@ enum Verb {
         /// Return as soon as the controller has taken it on.
         #[arg(long)]
         no_wait: bool,
+    },
+    /// Hands the master over to another instance without losing a write: writes are held for some milliseconds.
+    Switchover {
+        /// Instance that is to lead; the best replica when left out.
+        #[arg(long, value_name = "INSTANCE")]
+        to: Option<u32>,
+        /// Show what would happen, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Has another instance lead although something cannot be proven, or more would be lost than the budget allows.
+    ///
+    /// Shows the evidence against the last master, the best copy and what is missing. Without --consent nothing is done: whatever can be
+    /// proven, the controller does by itself.
+    Failover {
+        /// Take the responsibility, for this epoch (status shows it). Make sure that the last master is gone: two masters lose writes.
+        #[arg(long, value_name = "EPOCH")]
+        consent: Option<u64>,
+        /// Show what would happen, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
     },
     /// Shows every change of master: evidence, candidates, pause, loss.
     History,
@@ -275,6 +304,14 @@ async fn dispatch(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Backup { no_wait } => operations::backup(context, no_wait).await,
         Verb::Restore { snapshot, consent, empty, yes, no_wait } => {
             operations::restore(context, operations::Restore { snapshot, consent, empty, yes, no_wait }).await
+        }
+        Verb::Switchover { to, dry_run, yes } => {
+            let ask = |dry_run| Ask::Switchover { owner: owner(), to, dry_run };
+            master::change(context, "Switch the master over", ask, dry_run, yes).await
+        }
+        Verb::Failover { consent, dry_run, yes } => {
+            let ask = |dry_run| Ask::Failover { owner: owner(), consent_epoch: consent, dry_run };
+            master::change(context, "Fail over", ask, dry_run, yes).await
         }
         Verb::Haproxy { verb: HaproxyVerb::Config { bind, writers_port, readers_port, slots, max_lag_bytes, socket } } => {
             let cluster = context.place.cluster.clone();

@@ -13,9 +13,11 @@ pub use job::Surroundings;
 use agent::config::refuse_setting;
 use agent::layers::values::{parse_cluster, parse_node, parse_store, parse_zookeeper};
 use agent::layers::{Key, Layers, Mistakes};
+use agent::record::Durability;
+use agent::timing;
 use aurora::types::{Constraint, TaskConstraint, ValueConstraint};
 
-use crate::model::{DEFAULT_SAVE, Spec};
+use crate::model::{Budget, DEFAULT_SAVE, Spec};
 use crate::operations::MAX_INSTANCES;
 
 mod job;
@@ -32,6 +34,16 @@ pub const KEYS: &[Key] = &[
     ),
     Key::value("secret_file", "FILE", "The cluster's secret on the instances' hosts; without it agents serve loopback only"),
     Key::value("save", "POINTS", "Redis' save points, set on one instance at a time; \"none\" for none").or(DEFAULT_SAVE),
+    Key::value("lease", "DURATION", "How long the master may take writes after a renewal of its lease, at least 1s").or("2s"),
+    Key::value("failsafe.max", "DURATION", "Longest time a master goes on by its replicas' promises while ZooKeeper is away")
+        .or("10m"),
+    Key::value("durability.acks", "N", "Replicas that confirm a write (WAIT N): such writes survive any failover").or("0"),
+    Key::value(
+        "failover.max_loss_bytes",
+        "SIZE",
+        "A failover that would lose more of the stream waits for consent; by default none does",
+    ),
+    Key::value("failover.max_loss_seconds", "N", "The same in seconds that the winner was behind"),
     Key::value("aurora.cluster", "NAME", "Name of the Aurora cluster").or("aurora"),
     Key::value("aurora.contact", "EMAIL", "Whom the scheduler's page names"),
     Key::value("aurora.tier", "NAME", "Aurora tier: preferred is never evicted for other jobs").or("preferred"),
@@ -81,6 +93,10 @@ pub struct ClusterFile {
     pub zookeeper_root: Option<String>,
     /// Redis' `save`; empty for none.
     pub save: String,
+    lease: Duration,
+    failsafe_max: Duration,
+    acks: u32,
+    budget: Budget,
     aurora_cluster: String,
     contact: Option<String>,
     tier: String,
@@ -131,6 +147,13 @@ impl ClusterFile {
             zookeeper: layers_ref.optional("zookeeper", "HOST:PORT, several separated by commas", parse_zookeeper),
             zookeeper_root: layers_ref.optional("zookeeper_root", "an absolute path of ZooKeeper", parse_node),
             save: layers_ref.required("save", "pairs of seconds and changes such as \"900 1 60 1000\", or \"none\"", parse_save),
+            lease: layers_ref.duration("lease"),
+            failsafe_max: layers_ref.duration("failsafe.max"),
+            acks: number(layers_ref, "durability.acks", 0..=u64::from(MAX_INSTANCES)),
+            budget: Budget {
+                max_loss_bytes: layers_ref.optional("failover.max_loss_bytes", "a size such as 10mb", agent::layers::parse_bytes),
+                max_loss_seconds: layers_ref.optional("failover.max_loss_seconds", "a whole number", str::parse),
+            },
             aurora_cluster: word(layers_ref, "aurora.cluster").unwrap_or_default(),
             contact: word(layers_ref, "aurora.contact"),
             tier: word(layers_ref, "aurora.tier").unwrap_or_default(),
@@ -161,6 +184,15 @@ impl ClusterFile {
                 layers.reject(other, &format!("not set, but {one} is"));
             }
         }
+        if self.acks >= self.instances.max(1) {
+            let replicas = self.instances.saturating_sub(1);
+            layers.reject("durability.acks", &format!("{replicas} replicas cannot give {} acknowledgements", self.acks));
+        }
+        if !self.lease.is_zero() && !self.failsafe_max.is_zero() {
+            for mistake in timing::lease_mistakes(self.lease, self.failsafe_max) {
+                layers.reject("lease", &mistake);
+            }
+        }
         layers.optional("snapshots.uri", "hdfs://NAMENODE[:PORT]/PATH or file:///PATH", parse_store);
         if self.timeout > self.interval && !self.interval.is_zero() {
             layers.reject("health.timeout", "must not be longer than health.interval");
@@ -169,7 +201,17 @@ impl ClusterFile {
 
     /// The spec that the cluster starts with.
     pub fn spec(&self, by: &str, now_ms: u64) -> Spec {
-        Spec { generation: 1, instances: self.instances, save: self.save.clone(), changed_by: by.into(), changed_ms: now_ms }
+        Spec {
+            generation: 1,
+            instances: self.instances,
+            save: self.save.clone(),
+            lease_ms: self.lease.as_millis() as u64,
+            failsafe_max_ms: self.failsafe_max.as_millis() as u64,
+            durability: Durability { acks: self.acks },
+            failover: self.budget,
+            changed_by: by.into(),
+            changed_ms: now_ms,
+        }
     }
 }
 

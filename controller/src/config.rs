@@ -84,6 +84,12 @@ pub const KEYS: &[Key] = &[
     Key::value("agents.silent_after", "DURATION", "Silence after which an agent counts as silent").or("1s"),
     Key::value("agents.command_timeout", "DURATION", "Longest wait for an agent's answer to a command").or("5s"),
     Key::value("bootstrap.wait", "DURATION", "How long a first start waits for all instances to be there").or("60s"),
+    Key::value(
+        "failover.cooldown",
+        "DURATION",
+        "No second failover on a silent master within this time; a dead one is replaced at once",
+    )
+    .or("60s"),
     Key::value("failover.cut_wait", "DURATION", "How long a failover waits for survivors that answer but are not cut off yet")
         .or("1s"),
     Key::value("failover.promote_wait", "DURATION", "How long a named winner may take to open before another is tried").or("20s"),
@@ -240,6 +246,7 @@ impl Config {
         let timing = Timing {
             silent_after: layers.duration("agents.silent_after"),
             bootstrap_wait: layers.duration("bootstrap.wait"),
+            cooldown: layers.duration("failover.cooldown"),
             cut_wait: layers.duration("failover.cut_wait"),
             promote_wait: layers.duration("failover.promote_wait"),
             zombie_after: layers.duration("zombie_after"),
@@ -269,7 +276,8 @@ impl Config {
         let silent_after = self.timing.silent_after;
         at_least("agents.silent_after", silent_after, HEARTBEAT * 3, "three heartbeats of an agent");
         at_least("zombie_after", self.timing.zombie_after, silent_after * 10, "10 x agents.silent_after");
-        at_least("zookeeper_session", self.zookeeper_session, Duration::from_secs(1), "what ZooKeeper can keep");
+        let session = "2 x agents.silent_after, or controllers change before agents are silent:";
+        at_least("zookeeper_session", self.zookeeper_session, silent_after * 2, session);
     }
 
     /// The URL for the election node, once the server listens on `bound`.

@@ -36,7 +36,7 @@ pub fn published() -> Published {
         summary:
             "instance 1 is master of epoch 7, 2 of 4 replicas in sync; waiting for instance 3 to load and instance 4 to be heard"
                 .into(),
-        if_master_died: Some(Forecast { instance: 2, loss_bytes: 0 }),
+        if_master_died: Some(Forecast { instance: 2, loss_bytes: 0, server_dies_ms: Some(21), host_lost_ms: 2202 }),
     };
     Published {
         leading: true,
@@ -54,6 +54,8 @@ pub fn published() -> Published {
             started_ms: NOW_MS - 12_000,
             deadline_ms: NOW_MS + 1_788_000,
             outcome: None,
+            cause: String::new(),
+            steps: Vec::new(),
         }),
         last_success_ms: NOW_MS - 300,
     }
@@ -101,8 +103,12 @@ fn history(to: MasterView) -> Vec<HistoryEntry> {
         snapshot: None,
         evidence: "its own agent says that the server is dead: signal 9".into(),
         candidates: vec!["instance 1: offset 8301112, chosen".into(), "instance 2: offset 8301040, behind".into()],
+        cause: "server run 4f1c22ab is dead (signal 9)".into(),
+        because: "instance 1 holds the best copy".into(),
+        steps: steps(NOW_MS - 419_640),
         pause_ms: Some(640),
         loss_bytes: Some(0),
+        lost_bytes: None,
         at_ms: NOW_MS - 419_000,
     };
     let bootstrap = HistoryEntry {
@@ -112,12 +118,20 @@ fn history(to: MasterView) -> Vec<HistoryEntry> {
         to: from,
         evidence: "there was no master before".into(),
         candidates: vec![],
+        cause: String::new(),
+        because: String::new(),
+        steps: vec![],
         pause_ms: None,
         loss_bytes: None,
         at_ms: NOW_MS - 86_400_000,
         ..failover.clone()
     };
     vec![failover, bootstrap]
+}
+
+fn steps(begun_ms: u64) -> Vec<Step> {
+    let step = |name: &str, ms| Step { name: name.into(), at_ms: begun_ms + ms };
+    vec![step("deposing", 0), step("promoting", 15), step("stable", 640)]
 }
 
 fn task(instance: u32) -> String {

@@ -186,11 +186,7 @@ async fn operations(State(doors): State<Arc<Doors>>, request: Request) -> Respon
         Ok(ask) => ask,
         Err(answer) => return answer,
     };
-    let kind = match &ask {
-        Ask::Backup { .. } => "backup",
-        Ask::Restore { .. } => "restore",
-        Ask::Scale { .. } => "scale",
-    };
+    let kind = ask.kind();
     let reply = doors.intake.ask(ask).await;
     doors.metrics.count_ask(kind, reply.accepted);
     let status = if reply.accepted { StatusCode::ACCEPTED } else { StatusCode::CONFLICT };
@@ -213,10 +209,10 @@ async fn read_ask(request: Request) -> Result<Ask, Response> {
     let body = body.map_err(|_| problem(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is longer than {MAX_BODY} bytes")))?;
     let ask: Ask = serde_json::from_slice(&body).map_err(|error| {
         bad(format!(
-            "the body is not understood: {error}; allowed is {{\"kind\": \"backup\"|\"restore\"|\"scale\", \"owner\": \"…\", …}}"
+            "the body is not understood: {error}; allowed is {{\"kind\": \"backup\"|\"restore\"|\"switchover\"|\"failover\"|\"scale\", \"owner\": \"…\", …}}"
         ))
     })?;
-    let (Ask::Backup { owner } | Ask::Restore { owner, .. } | Ask::Scale { owner, .. }) = &ask;
+    let owner = ask.owner();
     if owner.trim().is_empty() || owner.chars().count() > MAX_OWNER || owner.chars().any(char::is_control) {
         return Err(bad(format!("owner says who asks: 1 to {MAX_OWNER} printable characters")));
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use agent::api::{Address, Command, Epoch, Position, State, Verdict};
-use agent::record::{Member, Record};
+use agent::record::{Durability, Member, Pinned, Record};
 use agent::snapshot::SnapshotId;
 use serde::{Deserialize, Serialize};
 
@@ -20,10 +20,57 @@ pub struct Spec {
     pub instances: u32,
     /// Redis' `save` value, set on one instance at a time, the backup source; empty for none.
     pub save: String,
+    /// Lease length of the master, milliseconds.
+    #[serde(default = "default_lease_ms")]
+    pub lease_ms: u64,
+    /// Longest time a master goes on by promises alone while ZooKeeper is away, milliseconds.
+    #[serde(default = "default_failsafe_max_ms")]
+    pub failsafe_max_ms: u64,
+    /// What a confirmed write survives; fixed when the cluster is created.
+    #[serde(default)]
+    pub durability: Durability,
+    /// Limits of a failover that happens by itself.
+    #[serde(default)]
+    pub failover: Budget,
     /// Who changed it last.
     pub changed_by: String,
     /// When, Unix time in milliseconds.
     pub changed_ms: u64,
+}
+
+impl Default for Spec {
+    /// One instance, and the usual values for everything else.
+    fn default() -> Spec {
+        Spec {
+            generation: 1,
+            instances: 1,
+            save: DEFAULT_SAVE.into(),
+            lease_ms: default_lease_ms(),
+            failsafe_max_ms: default_failsafe_max_ms(),
+            durability: Durability::default(),
+            failover: Budget::default(),
+            changed_by: String::new(),
+            changed_ms: 0,
+        }
+    }
+}
+
+/// What a failover may lose without somebody's consent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Budget {
+    /// Bytes of the replication stream; absent for any.
+    pub max_loss_bytes: Option<u64>,
+    /// Seconds that the winner was behind; absent for any.
+    pub max_loss_seconds: Option<u64>,
+}
+
+fn default_lease_ms() -> u64 {
+    agent::timing::LEASE.as_millis() as u64
+}
+
+fn default_failsafe_max_ms() -> u64 {
+    agent::timing::FAILSAFE_MAX.as_millis() as u64
 }
 
 /// Redis' own default save points (7.0).
@@ -36,6 +83,8 @@ pub struct Timing {
     pub silent_after: Duration,
     /// How long a cluster without a master waits for instances that have not reported, before it starts from what is there.
     pub bootstrap_wait: Duration,
+    /// No second automatic failover within this time of the first, unless the master is proven dead.
+    pub cooldown: Duration,
     /// How long a failover waits for survivors that answer but are not cut yet.
     pub cut_wait: Duration,
     /// How long a named winner may take to open before another epoch is begun.
@@ -49,6 +98,7 @@ impl Default for Timing {
         Timing {
             silent_after: Duration::from_secs(1),
             bootstrap_wait: Duration::from_secs(60),
+            cooldown: Duration::from_secs(60),
             cut_wait: Duration::from_secs(1),
             promote_wait: Duration::from_secs(20),
             zombie_after: Duration::from_secs(120),
@@ -61,6 +111,8 @@ impl Default for Timing {
 pub struct Observed {
     /// The record and its ZooKeeper version; `None` when the node is absent.
     pub record: Option<(Record, i32)>,
+    /// The lease node, with when this content was first seen; absent while it has not been read.
+    pub lease: Option<LeaseView>,
     /// The operation in flight or last ended.
     pub operation: Option<Operation>,
     /// When the present phase of the present epoch was first seen.
@@ -83,6 +135,8 @@ pub struct Observed {
     pub last_word: Option<LastWord>,
     /// Runs of replicas that have applied a byte written after they attached: only these protect data.
     pub proven: BTreeSet<String>,
+    /// By replica run: the time as of which it is known to have held everything that the master held.
+    pub current_as_of: BTreeMap<String, Duration>,
     /// Sources that agents found unusable in themselves, as in `Redis::source`.
     pub unusable: BTreeSet<String>,
     /// Random ids for a record made anew: cluster id and generation.
@@ -107,6 +161,15 @@ impl Observed {
             .filter(|o| o.outcome.is_none())
             .is_some_and(|o| matches!(o.kind, crate::view::OperationKind::Restore { empty: true, consent_epoch: Some(_), .. }))
     }
+}
+
+/// The lease node as last seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseView {
+    /// Its version and content.
+    pub node: Pinned,
+    /// When this version was first seen: its lease ends at most its length, and a margin, after that.
+    pub seen: Duration,
 }
 
 /// One agent as last heard.
@@ -223,6 +286,15 @@ pub enum HistoryChange {
         epoch: Epoch,
         /// From noticing the loss to the first proven write, milliseconds; absent when the start is unknown.
         pause_ms: Option<u64>,
+        /// The steps with their times.
+        steps: Vec<crate::view::Step>,
+    },
+    /// The old master's copy was seen: what was lost is known.
+    Measured {
+        /// Which entry.
+        epoch: Epoch,
+        /// Bytes of the stream that it was ahead of the fork.
+        lost_bytes: u64,
     },
 }
 
@@ -240,6 +312,8 @@ pub enum Action {
         record: Box<Record>,
         /// Version it was decided on.
         version: i32,
+        /// Version of the lease node that must still stand, for a commit that deposes: then no renewal can come after it.
+        lease_version: Option<i32>,
         /// New content of the operation node.
         operation: Option<Box<Operation>>,
         /// What changes in `history/`.
@@ -371,6 +445,8 @@ pub enum Reason {
     SpecMissing,
     /// The spec node holds no valid spec.
     SpecInvalid,
+    /// The lease node holds no valid lease.
+    LeaseInvalid,
     /// The operation node holds no valid operation.
     OperationInvalid,
     /// The scheduler does not answer.
@@ -393,6 +469,10 @@ pub enum Reason {
     WaitingForStart,
     /// The master is gone and nothing proves that it writes no more.
     NoEvidence,
+    /// A second failover shortly after the first waits, for the master is not proven dead.
+    Cooldown,
+    /// The failover would lose more than `failover.max_loss_bytes` or `failover.max_loss_seconds` allow.
+    LossBudget,
     /// Too few members answered to be sure of every confirmed write.
     NoQuorum,
     /// The cluster was initialised, and no source of its data can be read.
@@ -421,11 +501,14 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, for the runbook's test.
-    pub const ALL: [Reason; 27] = [
+    pub const ALL: [Reason; 30] = [
         Reason::ZookeeperUnreachable,
         Reason::RecordInvalid,
         Reason::SpecMissing,
         Reason::SpecInvalid,
+        Reason::LeaseInvalid,
+        Reason::Cooldown,
+        Reason::LossBudget,
         Reason::OperationInvalid,
         Reason::SchedulerUnreachable,
         Reason::StoreUnreachable,
@@ -458,6 +541,9 @@ impl Reason {
             Reason::RecordInvalid => "record-invalid",
             Reason::SpecMissing => "spec-missing",
             Reason::SpecInvalid => "spec-invalid",
+            Reason::LeaseInvalid => "lease-invalid",
+            Reason::Cooldown => "cooldown",
+            Reason::LossBudget => "loss-budget",
             Reason::OperationInvalid => "operation-invalid",
             Reason::SchedulerUnreachable => "scheduler-unreachable",
             Reason::StoreUnreachable => "store-unreachable",

@@ -10,6 +10,8 @@ use crate::decide::{Recorded, View, choose, copies, evidence};
 use crate::model::Spec;
 use crate::view::{Ask, Operation, OperationKind};
 
+mod master;
+
 /// Most instances one cluster may be asked to have.
 pub const MAX_INSTANCES: u32 = 1000;
 
@@ -23,6 +25,8 @@ const RESTORE_WITHIN_MS: u64 = 6 * 3_600_000;
 pub enum Judgement {
     /// Not done; why, and what would be.
     Refuse(String),
+    /// Only a plan was asked for; nothing changes.
+    Plan(String),
     /// A new spec is to be written.
     Spec(Box<Spec>, String),
     /// An operation begins.
@@ -34,6 +38,8 @@ pub fn judge(ask: &Ask, view: View<'_>, id: String) -> Judgement {
     match ask {
         Ask::Scale { owner, instances } => scale(owner, *instances, view),
         Ask::Backup { owner } => backup(owner, view, id),
+        Ask::Switchover { owner, to, dry_run } => master::switchover(owner, *to, *dry_run, view, id),
+        Ask::Failover { owner, consent_epoch, dry_run } => master::failover(owner, *consent_epoch, *dry_run, view, id),
         Ask::Restore { owner, snapshot, consent_epoch, empty } => {
             let wish = Wish { snapshot: snapshot.as_ref(), consent: *consent_epoch, empty: *empty };
             restore(owner, wish, view, id)
@@ -47,6 +53,13 @@ fn scale(owner: &str, instances: u32, view: View<'_>) -> Judgement {
     }
     if instances == view.spec.instances {
         return Judgement::Refuse(format!("{instances} instances are wanted already"));
+    }
+    let acks = view.spec.durability.acks;
+    if instances <= acks {
+        let least = acks + 1;
+        return Judgement::Refuse(format!(
+            "{instances} instances cannot give {acks} acknowledgements (durability.acks): at least {least}"
+        ));
     }
     let spec = Spec {
         generation: view.spec.generation + 1,
@@ -74,6 +87,8 @@ fn operation(id: String, kind: OperationKind, owner: &str, epoch: Epoch, view: V
         started_ms: view.seen.wall_ms,
         deadline_ms: view.seen.wall_ms + within_ms,
         outcome: None,
+        cause: String::new(),
+        steps: Vec::new(),
     })
 }
 
@@ -97,7 +112,8 @@ fn backup(owner: &str, view: View<'_>, id: String) -> Judgement {
 fn kind(operation: &Operation) -> &'static str {
     match operation.kind {
         OperationKind::Bootstrap => "bootstrap",
-        OperationKind::Failover => "failover",
+        OperationKind::Failover { .. } => "failover",
+        OperationKind::Switchover { .. } => "switchover",
         OperationKind::Backup => "backup",
         OperationKind::Restore { .. } => "restore",
     }

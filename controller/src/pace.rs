@@ -21,7 +21,7 @@ pub fn key(action: &Action) -> String {
     match action {
         Action::CreateRecord { .. } => "create-record".into(),
         // Whatever it says: until one commit on a version is through or refused, another one cannot succeed.
-        Action::CommitRecord { version, .. } => format!("commit {version}"),
+        Action::CommitRecord { version, lease_version, .. } => format!("commit {version} {lease_version:?}"),
         Action::SetOperation { operation } => format!("operation {} {} {:?}", operation.id, operation.step, operation.outcome),
         Action::Command { agent, command, .. } => format!("{agent} {} {:?}", command.order.verb(), command),
         Action::AddInstances { .. } | Action::KillInstances { .. } => "scale".into(),

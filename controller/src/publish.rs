@@ -6,10 +6,10 @@ use std::time::Duration;
 use agent::api::{Epoch, Role, State};
 
 use crate::decide::choose::master_view;
-use crate::decide::{Recorded, View, copies, replicas};
+use crate::decide::{Recorded, View, copies, evidence, replicas};
 use crate::model::{AgentView, Observed, Outcome, Plan, Planned, Wait};
 use crate::pace;
-use crate::view::{ActionView, ClusterView, Condition, Event, Forecast, InstanceView, PlanView, SnapshotRow};
+use crate::view::{ActionView, ClusterView, Condition, Event, Forecast, HistoryEntry, InstanceView, PlanView, SnapshotRow};
 
 /// Events kept.
 const MAX_EVENTS: usize = 500;
@@ -74,7 +74,7 @@ fn condition(wait: &Wait) -> Condition {
 }
 
 /// `/api/v1/cluster`.
-pub fn cluster(name: &str, view: View<'_>, plan: &Plan) -> ClusterView {
+pub fn cluster(name: &str, view: View<'_>, plan: &Plan, history: &[HistoryEntry]) -> ClusterView {
     let recorded = view.seen.record.as_ref().map(|(record, version)| Recorded { record, version: *version });
     let master = recorded.and_then(|r| r.serving_master(view));
     let snapshot = view.seen.store.snapshots.iter().flatten().find(|row| row.good).cloned();
@@ -89,10 +89,21 @@ pub fn cluster(name: &str, view: View<'_>, plan: &Plan) -> ClusterView {
         summary: summary(view, plan, snapshot.as_ref()),
         snapshot,
         conditions: plan.waits.iter().map(condition).collect(),
-        if_master_died: recorded
-            .and_then(|r| copies::forecast(view, r))
-            .map(|(instance, loss_bytes)| Forecast { instance, loss_bytes }),
+        if_master_died: recorded.and_then(|r| copies::forecast(view, r)).map(|(instance, loss_bytes)| Forecast {
+            instance,
+            loss_bytes,
+            server_dies_ms: usual_pause(history),
+            host_lost_ms: recorded.map_or(0, |r| evidence::lease_wait(r).as_millis() as u64),
+        }),
     }
+}
+
+/// The median pause of the last failovers; absent before the first.
+fn usual_pause(history: &[HistoryEntry]) -> Option<u64> {
+    let failovers = history.iter().filter(|entry| entry.kind == "failover");
+    let mut pauses: Vec<u64> = failovers.filter_map(|entry| entry.pause_ms).take(9).collect();
+    pauses.sort_unstable();
+    pauses.get(pauses.len() / 2).copied()
 }
 
 fn summary(view: View<'_>, plan: &Plan, snapshot: Option<&SnapshotRow>) -> String {

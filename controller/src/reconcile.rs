@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::act::Hands;
 use crate::check;
 use crate::chronicle::Chronicle;
-use crate::decide::{View, decide};
+use crate::decide::{Recorded, View, decide, loss};
 use crate::intake::Asked;
 use crate::metrics::Metrics;
 use crate::model::{Action, Attempts, Observed, Outcome, Plan, Planned, Reason, Spec, Timing, Wait};
@@ -97,6 +97,7 @@ impl Loop {
             tracing::error!(?violations, plan = ?plan.actions, "the plan breaks an invariant and is not run");
             plan.waits.push(Wait { reason: Reason::PlanVetoed, message: violations.join("; ") });
         }
+        self.measure_loss(&spec, &seen, now);
         self.list_new_snapshots(&seen, carried);
         self.publish(&spec, &seen, &plan, &violations, carried, now);
         publish::requeue(Some(&seen), self.cycle)
@@ -153,6 +154,16 @@ impl Loop {
         (published.cluster.epoch, unix_ms())
     }
 
+    /// The deposed master is back: its copy shows what the failover lost.
+    fn measure_loss(&self, spec: &Spec, seen: &Observed, now: Duration) {
+        let Some((record, version)) = &seen.record else { return };
+        let view = View { spec, timing: &self.timing, seen, now };
+        let recorded = Recorded { record, version: *version };
+        if let Some(change) = loss::measured(view, recorded, &self.chronicle.entries()) {
+            self.chronicle.note(change);
+        }
+    }
+
     /// A snapshot that an agent has committed is worth a listing at once.
     fn list_new_snapshots(&self, seen: &Observed, carried: &mut Carried) {
         let uploads: Vec<_> = seen.agents.iter().filter_map(|a| a.state.as_ref()).map(|s| s.uploads.last.clone()).collect();
@@ -164,12 +175,7 @@ impl Loop {
 
     async fn answer(&mut self, asked: Asked, carried: &mut Carried) {
         let reply = self.judge_and_write(&asked).await;
-        let kind = match asked.ask {
-            crate::view::Ask::Backup { .. } => "backup",
-            crate::view::Ask::Restore { .. } => "restore",
-            crate::view::Ask::Scale { .. } => "scale",
-        };
-        self.metrics.count_ask(kind, reply.accepted);
+        let kind = asked.ask.kind();
         let (epoch, at_ms) = self.stamp();
         let verb = if reply.accepted { "accepted" } else { "refused" };
         carried.events.add("asked", format!("{kind} {verb}: {}", reply.message), epoch, at_ms);
@@ -191,6 +197,7 @@ impl Loop {
         let id = uuid::Uuid::new_v4().to_string();
         let (written, operation_id, message) = match judge(&asked.ask, view, id) {
             Judgement::Refuse(message) => return refuse(message),
+            Judgement::Plan(message) => return Reply { accepted: true, operation_id: String::new(), message },
             Judgement::Spec(spec, message) => {
                 (self.hands.registry.set_spec(&self.hands.lead, &spec, version).await, String::new(), message)
             }
@@ -204,17 +211,10 @@ impl Loop {
         }
     }
 
-    fn publish(
-        &self,
-        spec: &Spec,
-        seen: &Observed,
-        plan: &Plan,
-        violations: &[String],
-        carried: &mut Carried,
-        now: Duration,
-    ) {
+    fn publish(&self, spec: &Spec, seen: &Observed, plan: &Plan, violations: &[String], carried: &mut Carried, now: Duration) {
         let view = View { spec, timing: &self.timing, seen, now };
-        let cluster = publish::cluster(&self.cluster, view, plan);
+        let history = self.chronicle.entries();
+        let cluster = publish::cluster(&self.cluster, view, plan, &history);
         carried.events.note_waits(&plan.waits, cluster.epoch, seen.wall_ms);
         if carried.summary != plan.summary {
             carried.summary.clone_from(&plan.summary);
@@ -231,7 +231,7 @@ impl Loop {
             cluster,
             plan: publish::plan(carried.cycle, plan, violations, &carried.attempts),
             events: carried.events.log().clone(),
-            history: self.chronicle.entries(),
+            history,
             snapshots: seen.store.snapshots.clone().unwrap_or_default(),
             operation: seen.operation.clone(),
             last_success_ms: seen.wall_ms,

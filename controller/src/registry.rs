@@ -13,6 +13,18 @@ use crate::view::{HistoryEntry, Operation};
 /// History entries shown: the newest ones.
 const MAX_HISTORY: usize = 200;
 
+/// A check of this version asks only whether the node is there.
+const ANY_VERSION: i32 = -1;
+
+/// The versions that a change of the record was decided on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// Of the record.
+    pub record: i32,
+    /// Of the lease node, where no renewal may come between.
+    pub lease: Option<i32>,
+}
+
 /// Access to the nodes.
 #[derive(Clone, Debug)]
 pub struct Registry {
@@ -127,14 +139,8 @@ impl Registry {
         }
     }
 
-    /// Replaces the record at `version`, with the operation in the same multi if one is given.
-    pub async fn commit(
-        &self,
-        lead: &Leadership,
-        record: &Record,
-        version: i32,
-        operation: Option<&Operation>,
-    ) -> Result<(), Error> {
+    /// Replaces the record at the versions it was decided on, with the operation in the same multi if one is given.
+    pub async fn commit(&self, lead: &Leadership, record: &Record, at: At, operation: Option<&Operation>) -> Result<(), Error> {
         let path = self.paths.record();
         let mut writer = lead.lock.new_check_writer();
         let mut add = |path: &str, data: Vec<u8>, version| {
@@ -144,9 +150,17 @@ impl Registry {
                 source,
             })
         };
-        add(&path, json(record), Some(version))?;
+        add(&path, json(record), Some(at.record))?;
         if let Some(operation) = operation {
             add(&self.paths.operation(), json(operation), None)?;
+        }
+        let checks = [(self.paths.generation(&record.generation), Some(ANY_VERSION)), (self.paths.lease(), at.lease)];
+        for (path, version) in checks.iter().filter_map(|(path, version)| Some((path, (*version)?))) {
+            writer.add_check_version(path, version).map_err(|source| zk::Error::Call {
+                what: "check",
+                path: path.into(),
+                source,
+            })?;
         }
         written(&path, tokio::time::timeout(zk::CALL_TIMEOUT, writer.commit()).await)
     }
@@ -177,15 +191,33 @@ impl Registry {
                     Err(error) => Err(error.into()),
                 }
             }
-            HistoryChange::Complete { epoch, pause_ms } => {
-                let path = self.history_node(*epoch);
-                let Some(node) = zk::read(client, &path).await? else { return Ok(()) };
-                let mut entry: HistoryEntry = node.json(&path, "history entry")?;
-                entry.pause_ms = entry.pause_ms.or(*pause_ms);
-                call("write", &path, client.set_data(&path, &json(&entry), Some(node.version))).await?;
-                Ok(())
+            HistoryChange::Complete { epoch, pause_ms, steps } => {
+                let complete = |entry: &mut HistoryEntry| {
+                    entry.pause_ms = entry.pause_ms.or(*pause_ms);
+                    if entry.steps.is_empty() {
+                        entry.steps.clone_from(steps);
+                    }
+                };
+                self.amend_history(client, *epoch, complete).await
+            }
+            HistoryChange::Measured { epoch, lost_bytes } => {
+                self.amend_history(client, *epoch, |entry| entry.lost_bytes = Some(*lost_bytes)).await
             }
         }
+    }
+
+    async fn amend_history(
+        &self,
+        client: &zookeeper::Client,
+        epoch: u64,
+        amend: impl FnOnce(&mut HistoryEntry),
+    ) -> Result<(), Error> {
+        let path = self.history_node(epoch);
+        let Some(node) = zk::read(client, &path).await? else { return Ok(()) };
+        let mut entry: HistoryEntry = node.json(&path, "history entry")?;
+        amend(&mut entry);
+        call("write", &path, client.set_data(&path, &json(&entry), Some(node.version))).await?;
+        Ok(())
     }
 
     fn history_node(&self, epoch: u64) -> String {

@@ -116,6 +116,12 @@ pub struct Forecast {
     pub instance: u32,
     /// Bytes of the stream that would be lost, as known now.
     pub loss_bytes: u64,
+    /// How long it would take if its server died, milliseconds: the median of the last failovers; absent before the first.
+    #[serde(default)]
+    pub server_dies_ms: Option<u64>,
+    /// How long it would take at least if its host were lost, milliseconds: until its lease is over.
+    #[serde(default)]
+    pub host_lost_ms: u64,
 }
 
 /// `/api/v1/plan`: the last decision.
@@ -165,8 +171,11 @@ pub struct Event {
 pub struct HistoryEntry {
     /// The new epoch.
     pub epoch: Epoch,
-    /// `bootstrap`, `failover`, `restart` (same instance again) or `restore`.
+    /// `bootstrap`, `failover`, `switchover`, `restart` (same instance again) or `restore`.
     pub kind: String,
+    /// What began it.
+    #[serde(default)]
+    pub cause: String,
     /// Instance and task that led before; absent at bootstrap.
     pub from: Option<MasterView>,
     /// Instance and task that lead now.
@@ -179,10 +188,19 @@ pub struct HistoryEntry {
     pub evidence: String,
     /// Candidates asked, in words: instance, replid, offset, and why chosen or not.
     pub candidates: Vec<String>,
+    /// Why the winner was chosen.
+    #[serde(default)]
+    pub because: String,
+    /// The steps with their times.
+    #[serde(default)]
+    pub steps: Vec<Step>,
     /// Milliseconds from noticing the loss to the new master's first proven write.
     pub pause_ms: Option<u64>,
     /// Bytes of stream lost, as far as the last word of the old master tells; absent when unknown.
     pub loss_bytes: Option<u64>,
+    /// The same, measured on the old master's copy when it came back; absent until then.
+    #[serde(default)]
+    pub lost_bytes: Option<u64>,
     /// Unix time, milliseconds.
     pub at_ms: u64,
 }
@@ -231,6 +249,21 @@ pub struct Operation {
     pub deadline_ms: u64,
     /// Absent while it runs; then `done: …` or `failed: …`.
     pub outcome: Option<String>,
+    /// What began it, for a change of master; empty otherwise.
+    #[serde(default)]
+    pub cause: String,
+    /// Steps of a change of master that are through, in order.
+    #[serde(default)]
+    pub steps: Vec<Step>,
+}
+
+/// A step of a change of master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// `deposing`, `promoting` or `stable`: the phase that was committed.
+    pub name: String,
+    /// When it was decided, Unix time in milliseconds.
+    pub at_ms: u64,
 }
 
 /// Kinds of [`Operation`].
@@ -240,7 +273,16 @@ pub enum OperationKind {
     /// First master of a new cluster.
     Bootstrap,
     /// Unplanned change of master.
-    Failover,
+    Failover {
+        /// Consent to what cannot be proven or would be lost: the epoch it was given for. Absent for one by itself.
+        #[serde(default)]
+        consent_epoch: Option<Epoch>,
+    },
+    /// Planned change of master: writes are held, nothing is lost, and it is undone when a step overruns its bound.
+    Switchover {
+        /// Instance that is to lead; absent for the best replica.
+        to: Option<u32>,
+    },
     /// A snapshot on demand.
     Backup,
     /// Start from the store (or the best local copy) with nobody left, with consent to what cannot be proven.
@@ -276,6 +318,28 @@ pub enum Ask {
         #[serde(default)]
         empty: bool,
     },
+    /// Another master, planned: writes are held for a moment and nothing is lost.
+    Switchover {
+        /// Who asks.
+        owner: String,
+        /// Instance that is to lead; absent for the best replica.
+        #[serde(default)]
+        to: Option<u32>,
+        /// Only say what would happen.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// Another master although something cannot be proven or would be lost.
+    Failover {
+        /// Who asks.
+        owner: String,
+        /// Present epoch, stated as consent.
+        #[serde(default)]
+        consent_epoch: Option<Epoch>,
+        /// Only say what would happen.
+        #[serde(default)]
+        dry_run: bool,
+    },
     /// Change the number of instances.
     Scale {
         /// Who asks.
@@ -283,6 +347,30 @@ pub enum Ask {
         /// Wanted number, at least 1.
         instances: u32,
     },
+}
+
+impl Ask {
+    /// Its kind in one word: a closed set.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Ask::Backup { .. } => "backup",
+            Ask::Restore { .. } => "restore",
+            Ask::Switchover { .. } => "switchover",
+            Ask::Failover { .. } => "failover",
+            Ask::Scale { .. } => "scale",
+        }
+    }
+
+    /// Who asks.
+    pub fn owner(&self) -> &str {
+        match self {
+            Ask::Backup { owner }
+            | Ask::Restore { owner, .. }
+            | Ask::Switchover { owner, .. }
+            | Ask::Failover { owner, .. }
+            | Ask::Scale { owner, .. } => owner,
+        }
+    }
 }
 
 /// Answer to an [`Ask`].

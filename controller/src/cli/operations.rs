@@ -107,12 +107,12 @@ fn restore_plan(answer: &ClusterAnswer, source: Option<&SnapshotRow>, consent: b
 }
 
 /// A refusal is a failure, with the controller's reason.
-fn accepted(reply: Reply) -> Result<Reply, Failure> {
+pub(super) fn accepted(reply: Reply) -> Result<Reply, Failure> {
     if reply.accepted { Ok(reply) } else { Err(Failure::Failed(format!("refused: {}", clean(&reply.message)))) }
 }
 
 /// Follows the operation to its end.
-async fn finish(context: &Context, reply: &Reply, no_wait: bool) -> Result<(), Failure> {
+pub(super) async fn finish(context: &Context, reply: &Reply, no_wait: bool) -> Result<(), Failure> {
     eprintln!("{}", clean(&reply.message));
     if no_wait || reply.operation_id.is_empty() {
         return context.print(reply, || format!("operation {}", reply.operation_id));

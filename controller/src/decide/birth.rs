@@ -4,13 +4,10 @@
 //! path; only where nothing is found is a new cluster born. One live serving master is adopted as it is, so nobody changes.
 
 use agent::api::State;
-use agent::record::{Durability, Evidence, MAX_EPOCH, Phase, Record};
+use agent::record::{Evidence, MAX_EPOCH, Phase, Record};
 
 use super::View;
 use crate::model::{Action, AgentView, Plan, Reason, member};
-
-/// Lease length written into the record, milliseconds. Not enforced yet: the record carries it so that its form stays.
-const LEASE_MS: u64 = 2000;
 
 /// Makes the record once enough is known.
 pub fn begin(view: View<'_>, plan: &mut Plan) {
@@ -108,12 +105,13 @@ fn create(view: View<'_>, states: &[&State], found: Option<&String>, live: Optio
         master_replid: None,
         master: adopted,
         known_replicas: Vec::new(),
-        evidence: Some(Evidence::NoneBefore),
-        lease_ms: LEASE_MS,
-        failsafe_max_ms: agent::timing::FAILSAFE_MAX.as_millis() as u64,
+        // An adopted master may lead by promises of the time before: whoever deposes it needs evidence.
+        evidence: found.is_none().then_some(Evidence::NoneBefore),
+        lease_ms: view.spec.lease_ms,
+        failsafe_max_ms: view.spec.failsafe_max_ms,
         master_epoch: highest + 1,
         pinned: None,
-        durability: Durability::default(),
+        durability: view.spec.durability,
         histories: Vec::new(),
         snapshot: None,
     };

@@ -4,22 +4,27 @@
 //! then on); the best copy chosen; if it runs, it is named (`promoting`), else one instance starts from it, closed. A cluster that
 //! was initialised never starts empty; a worse source is never taken while a better one is known.
 
-use agent::api::{Order, Source, State};
-use agent::record::{Member, Phase, Record};
+use agent::api::{Order, Position, Source, State};
+use agent::record::{Member, Peer, Phase, Record};
 use agent::snapshot::SnapshotId;
 
-use super::{Recorded, View, copies, evidence};
+use super::{Recorded, View, copies, depose, evidence, loss, quorum, switchover};
 use crate::model::{Action, AgentView, Copy, HistoryChange, Holder, Plan, Reason};
-use crate::view::{HistoryEntry, MasterView, Operation, OperationKind};
+use crate::view::{HistoryEntry, MasterView, Operation, OperationKind, Step};
 
 /// Goes one step towards a new master.
 pub fn choose(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
     plan.summary = format!("epoch {} has no master yet", record.record.epoch);
-    if record.record.evidence.is_none() {
-        gather_evidence(view, record, plan);
+    if record.is_outrun(view) {
+        let because = "an agent has seen a higher epoch than the record's".to_owned();
+        depose::depose(view, record, evidence::against_master(view, record), because, plan);
         return;
     }
-    if cut_survivors(view, record, plan) {
+    let Some(evidence) = record.record.evidence.clone().or_else(|| evidence::against_master(view, record)) else {
+        gather_evidence(view, record, plan);
+        return;
+    };
+    if bring_up_target(view, record, plan) || cut_survivors(view, record, plan) {
         return;
     }
     let wanted = wanted_snapshot(view);
@@ -29,18 +34,39 @@ pub fn choose(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
             .retain(|c| matches!(&c.holder, Holder::Snapshot { id: found } if found == id) || started_from(view, record, c, id));
     }
     match ranked.first() {
-        Some(Copy { holder: Holder::Live { member }, .. }) => name_winner(view, record, member, &ranked, plan),
+        Some(Copy { holder: Holder::Live { member }, .. }) => {
+            let proven = Record { evidence: Some(evidence), ..record.record.clone() };
+            name_winner(view, Recorded { record: &proven, ..record }, member, &ranked, plan);
+        }
+        // Starting from a copy takes time; what proves it to be safe is kept.
+        _ if record.record.evidence.is_none() => {
+            let because = evidence::describe(&evidence);
+            plan.act(record.commit(Record { evidence: Some(evidence), ..record.record.clone() }), because);
+        }
         best => start_from(view, record, best, plan),
     }
 }
 
-/// Without evidence: the last master is fenced if its agent is there; whatever turns up is written into the record.
-fn gather_evidence(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
-    if let Some(found) = evidence::against_master(view, record) {
-        let because = evidence::describe(&found);
-        plan.act(record.commit(Record { evidence: Some(found), ..record.record.clone() }), because);
-        return;
+/// In a planned change the target is not cut before it holds what the master wrote up to its fence. Says whether there is something to wait for.
+fn bring_up_target(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) -> bool {
+    let in_time = view.now.saturating_sub(view.seen.phase_since) < view.timing.cut_wait;
+    let Some(target) = planned(view).filter(|_| in_time) else { return false };
+    let master = record.agents(view).map(|(_, s)| s).find(|s| record.is_master(s)).and_then(|s| s.redis.as_ref());
+    let Some(position) = master.map(|r| Position { replid: r.replid.clone(), offset: r.offset }) else { return false };
+    let uncut = |s: &State| s.fenced_epoch != Some(record.record.epoch) && can_be_cut(s);
+    let others = record.agents(view).filter(|(_, s)| !record.is_master(s) && uncut(s) && target.is_none_or(|t| t == s.instance));
+    let Some((agent, state)) = others.max_by_key(|(_, s)| s.redis.as_ref().map(|r| r.offset)) else { return false };
+    if switchover::holds(state, &position) {
+        return false;
     }
+    let order = Order::CatchUp { position, within_ms: view.timing.cut_wait.as_millis() as u64 };
+    plan.act(record.command(agent, state, order), "it is to lead, and the master's last bytes are on their way to it");
+    plan.wait(Reason::WaitingForCuts, format!("instance {} gets the master's last bytes", state.instance));
+    true
+}
+
+/// Without evidence: the last master is fenced if its agent is there.
+fn gather_evidence(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
     if let Some((agent, state)) = record.agents(view).find(|(_, s)| record.is_master(s)) {
         plan.act(record.command(agent, state, Order::Fence), "the last master must not write before another one does");
     }
@@ -48,19 +74,57 @@ fn gather_evidence(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
     plan.wait(
         Reason::NoEvidence,
         format!(
-            "nothing proves yet that {} writes no more. If you know that it is gone: aurora-redis restore --consent (epoch {})",
-            who.unwrap_or_default(),
-            record.record.epoch
+            "nothing proves yet that {} writes no more. {}",
+            who.unwrap_or_else(|| "the last master, which this new record does not know,".into()),
+            way_out(view, record)
         ),
     );
+    // While it waits, survivors are cut: each may be the witness. Not in a planned change: there the target must get the master's last bytes.
+    if planned(view).is_none() {
+        cut_survivors(view, record, plan);
+    }
+}
+
+/// The target of the planned change under way (absent for the best replica); none when no change was planned.
+pub fn planned(view: View<'_>) -> Option<Option<u32>> {
+    match view.seen.operation.as_ref().filter(|o| o.outcome.is_none()).map(|o| &o.kind) {
+        Some(OperationKind::Switchover { to }) => Some(*to),
+        _ => None,
+    }
+}
+
+/// What is known of the loss, and the command that consents to it.
+pub fn way_out(view: View<'_>, record: Recorded<'_>) -> String {
+    let copy = match copies::ranked(view, record).first() {
+        Some(copy) => format!("the best copy otherwise is the {}", describe(copy)),
+        None => "the replicas have not been asked".into(),
+    };
+    format!("{copy}. If you know that it is gone: aurora-redis failover --consent {}", record.record.epoch)
+}
+
+/// Whom a new master asks for promises first: the members whose agents have answered for this epoch.
+pub fn asks(view: View<'_>, record: Recorded<'_>, winner: &str) -> Vec<Peer> {
+    let members = &record.record.known_replicas;
+    let answered = record.agents(view).filter(|(_, s)| s.epoch == record.record.epoch && s.task_id != winner);
+    answered
+        .filter(|(_, s)| members.iter().any(|m| m.task_id == s.task_id && !m.removing))
+        .map(|(agent, s)| Peer { task_id: s.task_id.clone(), agent: agent.address.clone() })
+        .collect()
+}
+
+/// Whether a server runs that can be cut off from its master.
+pub fn can_be_cut(state: &State) -> bool {
+    state.redis.as_ref().is_some_and(|r| r.answering && !r.run_id.is_empty() && !r.loading)
 }
 
 /// Cuts every survivor that answers. Says whether there is one to wait for.
 fn cut_survivors(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) -> bool {
     let mut uncut = Vec::new();
     for (agent, state) in record.agents(view) {
-        let Some(redis) = state.redis.as_ref().filter(|r| r.answering && !r.run_id.is_empty() && !r.loading) else { continue };
-        if state.fenced_epoch == Some(record.record.epoch) || copies::is_started_for(state, record.record) {
+        let Some(redis) = state.redis.as_ref().filter(|_| can_be_cut(state)) else { continue };
+        let is_told =
+            plan.actions.iter().any(|p| matches!(&p.action, Action::Command { agent: told, .. } if *told == agent.address));
+        if is_told || state.fenced_epoch == Some(record.record.epoch) || copies::is_started_for(state, record.record) {
             continue;
         }
         uncut.push(format!("instance {} ({}, offset {})", state.instance, &redis.run_id.get(..8).unwrap_or(""), redis.offset));
@@ -90,31 +154,33 @@ fn started_from(view: View<'_>, record: Recorded<'_>, copy: &Copy, id: &Snapshot
     })
 }
 
-/// Names the winner, if enough members answered to be sure of every confirmed write.
+/// Names the winner, if enough members answered to be sure of every confirmed write, and what is lost is not too much.
 fn name_winner(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: &[Copy], plan: &mut Plan) {
-    let known = record.record.known_replicas.len();
-    let acks = record.record.durability.acks as usize;
-    let answers = ranked.iter().filter(|c| matches!(c.holder, Holder::Live { .. })).count();
-    let needed = if acks == 0 { 1 } else { known.saturating_sub(acks) + 1 };
-    if answers < needed {
-        plan.wait(
-            Reason::NoQuorum,
-            format!("{answers} of {known} members answered, {needed} are needed to hold every confirmed write"),
-        );
+    if let Some((reason, message)) = quorum::missing(view, record).or_else(|| loss::too_much_lost(view, record, winner)) {
+        plan.wait(reason, message);
         return;
     }
     let mut known_replicas = record.record.known_replicas.clone();
     known_replicas.extend(record.record.master.clone());
     known_replicas.retain(|m| m.run_id != winner.run_id);
+    known_replicas.sort_by(|a, b| (a.instance, &a.run_id).cmp(&(b.instance, &b.run_id)));
     known_replicas.dedup_by(|a, b| a.run_id == b.run_id);
     let Some(entry) = history_entry(view, record, winner, ranked) else { return };
-    let because = format!("instance {} holds the best copy: {}", winner.instance, entry.candidates.join("; "));
+    let because = format!("{}: {}", entry.because, entry.candidates.join("; "));
     plan.summary = format!("instance {} is to be master of epoch {}", winner.instance, record.record.epoch);
-    let next = Record { phase: Phase::Promoting, master: Some(winner.clone()), known_replicas, ..record.record.clone() };
+    let next = Record {
+        phase: Phase::Promoting,
+        master: Some(winner.clone()),
+        master_epoch: record.record.epoch,
+        pinned: None,
+        known_replicas,
+        ..record.record.clone()
+    };
     plan.act(
         Action::CommitRecord {
             record: Box::new(next),
             version: record.version,
+            lease_version: None,
             operation: step(view, format!("promoting instance {}", winner.instance)),
             history: Some(HistoryChange::Add(Box::new(entry))),
         },
@@ -125,7 +191,9 @@ fn name_winner(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: &[
 /// The operation in flight, at another step.
 fn step(view: View<'_>, step: String) -> Option<Box<Operation>> {
     let running = view.seen.operation.as_ref().filter(|o| o.outcome.is_none())?;
-    Some(Box::new(Operation { step, ..running.clone() }))
+    let mut steps = running.steps.clone();
+    steps.push(Step { name: "promoting".into(), at_ms: view.seen.wall_ms });
+    Some(Box::new(Operation { step, steps, ..running.clone() }))
 }
 
 /// The entry for `history/`; absent for a winner without an address, which cannot lead.
@@ -135,14 +203,11 @@ fn history_entry(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: 
     let source = redis.map(|r| r.source.as_str()).filter(|_| state.is_some_and(|s| copies::is_started_for(s, record.record)));
     let snapshot = source.and_then(|s| s.strip_prefix("snapshot:")).and_then(|id| id.parse().ok());
     let position = redis.map(|r| agent::api::Position { replid: r.replid.clone(), offset: r.offset });
-    let last_word = view.seen.last_word.as_ref().filter(|w| record.record.master.as_ref().is_some_and(|m| m.run_id == w.run_id));
-    let loss_bytes = match (last_word, &position) {
-        (Some(word), Some(at)) if word.position.replid == at.replid => Some(word.position.offset.saturating_sub(at.offset)),
-        _ => None,
-    };
+    let loss_bytes = loss::loss_bytes(view, record, winner);
     let kind = match (&record.record.master, &snapshot) {
         (_, Some(_)) => "restore",
         (None, None) => "bootstrap",
+        (Some(_), None) if planned(view).is_some() => "switchover",
         (Some(old), None) if old.instance == winner.instance => "restart",
         (Some(_), None) => "failover",
     };
@@ -155,10 +220,25 @@ fn history_entry(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: 
         snapshot,
         evidence: record.record.evidence.as_ref().map(evidence::describe).unwrap_or_default(),
         candidates: ranked.iter().take(16).map(describe).collect(),
+        because: why(view, winner, ranked),
+        cause: view.seen.operation.as_ref().filter(|o| o.outcome.is_none()).map(|o| o.cause.clone()).unwrap_or_default(),
+        steps: Vec::new(),
         pause_ms: None,
+        lost_bytes: None,
         loss_bytes,
         at_ms: view.seen.wall_ms,
     })
+}
+
+/// Why the winner comes before the others, in words.
+fn why(view: View<'_>, winner: &Member, ranked: &[Copy]) -> String {
+    let equals = |c: &&Copy| Some((c.epoch, c.offset)) == ranked.first().map(|best| (best.epoch, best.offset));
+    let who = format!("instance {}", winner.instance);
+    match (planned(view), ranked.iter().filter(equals).count()) {
+        (Some(_), _) => format!("{who} holds everything, as was planned"),
+        (None, 0 | 1) => format!("{who} holds the most"),
+        (None, n) => format!("{who} comes first of {n} that hold the most (running before stored, then the lowest instance)"),
+    }
 }
 
 /// Instance, task and address of a member; absent while its address is unknown.

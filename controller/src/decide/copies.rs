@@ -4,10 +4,10 @@
 //! history, then offset within it, then (equal data) what needs the least work, then who has not just failed to open, then time.
 
 use agent::api::{Position, State};
-use agent::record::{Phase, Record};
+use agent::record::{Member, Phase, Record};
 use agent::snapshot::SnapshotId;
 
-use super::{Recorded, View};
+use super::{Recorded, View, choose};
 use crate::model::{Copy, Holder, Observed, member};
 
 /// Every complete copy that can be used, best first.
@@ -16,11 +16,21 @@ pub fn ranked(view: View<'_>, record: Recorded<'_>) -> Vec<Copy> {
     copies.extend(local(view, record));
     copies.extend(stored(view.seen, record.record));
     let fit = |holder: &Holder| !matches!(holder, Holder::Live { member } if view.seen.unfit.contains(&member.run_id));
+    let planned = |holder: &Holder| match (choose::planned(view), holder) {
+        (Some(to), Holder::Live { member }) => is_wanted(record, to, member),
+        _ => false,
+    };
     copies.sort_by_key(|c| {
         let (holder, place) = (&c.holder, (c.epoch, c.offset));
-        std::cmp::Reverse((place, effort(holder), fit(holder), c.created_ms, preference(holder)))
+        std::cmp::Reverse((place, effort(holder), fit(holder), planned(holder), c.created_ms, preference(holder)))
     });
     copies
+}
+
+/// Whether a member is the target of a planned change: the one named, else whoever has not led before.
+fn is_wanted(record: Recorded<'_>, to: Option<u32>, member: &Member) -> bool {
+    let deposed = record.record.master.as_ref().is_some_and(|m| m.run_id == member.run_id);
+    to.map_or(!deposed, |wanted| wanted == member.instance)
 }
 
 /// Of equal data, what is running beats what must be loaded, and that beats what must be fetched.

@@ -15,7 +15,7 @@
 use std::time::Duration;
 
 use agent::api::{Command, Order, Stamp, State};
-use agent::record::{Phase, Record};
+use agent::record::{Lease, Phase, Pinned, Record};
 
 use crate::model::{Action, AgentView, MAX_EPOCH_LEAD, Observed, Plan, Reason, Spec, Timing};
 
@@ -25,9 +25,13 @@ pub mod copies;
 pub mod depose;
 pub mod evidence;
 pub mod instances;
+pub mod loss;
+pub mod members;
 pub mod promote;
+pub mod quorum;
 pub mod replicas;
 pub mod snapshots;
+pub mod switchover;
 #[cfg(test)]
 mod tests;
 
@@ -70,9 +74,11 @@ fn serve(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
     match record.serving_master(view) {
         Some(master) => {
             plan.summary = format!("instance {} is master of epoch {}", master.instance, record.record.epoch);
-            replicas::follow(view, record, master, plan);
-            replicas::configure(view, record, master, plan);
-            replicas::keep_members(view, record, plan);
+            if !members::add(view, record, plan) && !switchover::advance(view, record, master, plan) {
+                replicas::follow(view, record, master, plan);
+                replicas::configure(view, record, master, plan);
+                members::remove(view, record, master, plan);
+            }
             snapshots::keep(view, record, plan);
         }
         None => depose::explain(view, record, plan),
@@ -171,12 +177,17 @@ impl<'a> Recorded<'a> {
 
     /// A command for an agent, stamped; for its running server unless the order makes a new one.
     pub fn command(self, agent: &AgentView, state: &State, order: Order) -> Action {
+        self.command_at(self.record.epoch, agent, state, order)
+    }
+
+    /// A command stamped for an epoch that is being committed.
+    pub fn command_at(self, epoch: u64, agent: &AgentView, state: &State, order: Order) -> Action {
         let makes_run = matches!(order, Order::Start { .. } | Order::Restore { .. });
         let run_id = state.redis.as_ref().map(|r| r.run_id.clone()).filter(|_| !makes_run);
         let stamp = Stamp {
             cluster_id: self.record.cluster_id.clone(),
             generation: self.record.generation.clone(),
-            epoch: self.record.epoch,
+            epoch,
             record_version: self.version,
             task_id: state.task_id.clone(),
             run_id,
@@ -186,12 +197,33 @@ impl<'a> Recorded<'a> {
 
     /// Replaces the record.
     pub fn commit(self, record: Record) -> Action {
-        Action::CommitRecord { record: Box::new(record), version: self.version, operation: None, history: None }
+        Action::CommitRecord {
+            record: Box::new(record),
+            version: self.version,
+            lease_version: None,
+            operation: None,
+            history: None,
+        }
     }
 
     /// The next epoch: above the record's and above whatever an agent reports.
     pub fn next_epoch(self, view: View<'a>) -> u64 {
         let reported = self.agents(view).map(|(_, s)| s.epoch).max().unwrap_or(0);
         reported.max(self.record.epoch).saturating_add(1)
+    }
+
+    /// Whether an agent has seen a higher epoch than the record's: it refuses whatever is decided on this one.
+    pub fn is_outrun(self, view: View<'a>) -> bool {
+        self.agents(view).any(|(_, s)| s.epoch > self.record.epoch)
+    }
+
+    /// Whether the lease node shows that the named master has led: without a renewal of its own no client ever wrote to it.
+    pub fn has_led(self, node: &Pinned) -> bool {
+        let Some(master) = &self.record.master else { return false };
+        let by_master = |lease: &Lease| {
+            let named = (&lease.task_id, &lease.run_id) == (&master.task_id, &master.run_id);
+            named && lease.epoch == self.record.master_epoch() && lease.generation == self.record.generation
+        };
+        node.unreadable || node.lease.as_ref().is_some_and(by_master)
     }
 }

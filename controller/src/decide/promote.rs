@@ -3,9 +3,9 @@
 use agent::api::{Order, State};
 use agent::record::{History, Phase, Record};
 
-use super::{Recorded, View, depose, evidence};
+use super::{Recorded, View, choose, depose, evidence};
 use crate::model::{Action, HistoryChange, Plan, Reason};
-use crate::view::Operation;
+use crate::view::{Operation, Step};
 
 /// Lineage kept in the record: with 64 changes of master nothing older can still be a candidate.
 const MAX_HISTORIES: usize = 64;
@@ -14,6 +14,11 @@ const MAX_HISTORIES: usize = 64;
 pub fn promote(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
     let Some(master) = &record.record.master else { return };
     plan.summary = format!("instance {} is opening as master of epoch {}", master.instance, record.record.epoch);
+    if record.is_outrun(view) {
+        let because = "an agent has seen a higher epoch than the record's".to_owned();
+        depose::depose(view, record, evidence::against_master(view, record), because, plan);
+        return;
+    }
     if let Some(found) = evidence::against_master(view, record) {
         let because = evidence::describe(&found);
         depose::depose(view, record, Some(found), because, plan);
@@ -26,10 +31,20 @@ pub fn promote(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
                 depose::depose(view, record, None, format!("instance {} did not open in time", master.instance), plan);
                 return;
             }
-            plan.act(record.command(agent, state, Order::Promote { asks: Vec::new() }), "the record names it");
+            let order = Order::Promote { asks: choose::asks(view, record, &state.task_id) };
+            plan.act(record.command(agent, state, order), "the record names it");
             plan.wait(Reason::WaitingForPromotion, plan.summary.clone());
         }
-        None => depose::explain(view, record, plan),
+        None => silent(view, record, plan),
+    }
+}
+
+/// The winner's agent does not speak: with its time over it is deposed, which needs evidence only if it has led.
+fn silent(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
+    if view.now.saturating_sub(view.seen.phase_since) >= view.timing.silent_after {
+        depose::explain(view, record, plan);
+    } else {
+        plan.wait(Reason::WaitingForPromotion, plan.summary.clone());
     }
 }
 
@@ -56,15 +71,20 @@ fn settle(view: View<'_>, record: Recorded<'_>, state: &State, plan: &mut Plan) 
         ..record.record.clone()
     };
     let running = view.seen.operation.as_ref().filter(|o| o.outcome.is_none());
-    let pause_ms = running.map(|o| view.seen.wall_ms.saturating_sub(o.started_ms));
+    let begun_ms = running.map(|o| o.steps.first().map_or(o.started_ms, |step| step.at_ms));
+    let pause_ms = begun_ms.map(|begun| view.seen.wall_ms.saturating_sub(begun));
     let done = format!("done: instance {} is master of epoch {}", state.instance, record.record.epoch);
-    let operation = running.map(|o| Box::new(Operation { step: "stable".into(), outcome: Some(done.clone()), ..o.clone() }));
+    let steps = running.map_or_else(Vec::new, |o| o.steps.clone());
+    let steps: Vec<Step> = steps.into_iter().chain([Step { name: "stable".into(), at_ms: view.seen.wall_ms }]).collect();
+    let operation = running
+        .map(|o| Box::new(Operation { step: "stable".into(), outcome: Some(done.clone()), steps: steps.clone(), ..o.clone() }));
     plan.act(
         Action::CommitRecord {
             record: Box::new(next),
             version: record.version,
+            lease_version: None,
             operation,
-            history: Some(HistoryChange::Complete { epoch: record.record.epoch, pause_ms }),
+            history: Some(HistoryChange::Complete { epoch: record.record.epoch, pause_ms, steps }),
         },
         format!("instance {} took a write", state.instance),
     );

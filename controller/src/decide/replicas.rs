@@ -1,12 +1,9 @@
-//! Everybody else follows the master, one of them makes the dumps, and the record knows who may hold data.
-
-use std::collections::BTreeSet;
+//! Everybody else follows the master, and one of them makes the dumps.
 
 use agent::api::{Order, Position, Settings, Source, State};
-use agent::record::{Member, Record};
 
-use super::{Recorded, View};
-use crate::model::{Plan, Reason, member};
+use super::{Recorded, View, members};
+use crate::model::{Plan, Reason};
 
 /// Has every other instance follow the master.
 pub fn follow(view: View<'_>, record: Recorded<'_>, master: &State, plan: &mut Plan) {
@@ -21,6 +18,10 @@ pub fn follow(view: View<'_>, record: Recorded<'_>, master: &State, plan: &mut P
             continue;
         };
         if redis.run_id.is_empty() || redis.loading || !redis.answering {
+            continue;
+        }
+        if !members::may_follow(record, master, &redis.run_id) {
+            plan.wait(Reason::ReplicasNotInSync, format!("instance {} is being admitted as a replica", state.instance));
             continue;
         }
         let strays = redis.following.as_ref() != Some(&address);
@@ -92,32 +93,4 @@ pub fn backup_source(view: View<'_>, record: Recorded<'_>, master: &State) -> St
         .copied()
         .or_else(|| coming.min_by_key(|s| s.instance))
         .map_or_else(|| master.task_id.clone(), |s| s.task_id.clone())
-}
-
-/// Keeps the record's list of members that may hold confirmed writes.
-pub fn keep_members(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
-    if !plan.actions.is_empty() {
-        // Their stamps carry this version of the record; the list can wait a cycle.
-        return;
-    }
-    let live: Vec<Member> = replicas(view, record).filter_map(member).collect();
-    let heard: BTreeSet<&str> = record.agents(view).map(|(_, s)| s.task_id.as_str()).collect();
-    let active = view.seen.scheduler.tasks.as_ref();
-    let mut members: Vec<Member> = record
-        .record
-        .known_replicas
-        .iter()
-        .filter(|m| !heard.contains(m.task_id.as_str()))
-        .filter(|m| active.is_none_or(|tasks| tasks.iter().any(|t| t.task_id == m.task_id)))
-        .cloned()
-        .collect();
-    members.extend(live);
-    members.sort_by(|a, b| (a.instance, &a.task_id).cmp(&(b.instance, &b.task_id)));
-    let runs = |list: &[Member]| list.iter().map(|m| m.run_id.clone()).collect::<BTreeSet<_>>();
-    if runs(&members) != runs(&record.record.known_replicas) {
-        plan.act(
-            record.commit(Record { known_replicas: members, ..record.record.clone() }),
-            "the members that may hold data have changed",
-        );
-    }
 }

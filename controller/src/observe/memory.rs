@@ -7,7 +7,7 @@ use std::time::Duration;
 use agent::api::{Offset, Position, State};
 use agent::record::{Phase, Record};
 
-use crate::model::{LastWord, Observed};
+use crate::model::{LastWord, LeaseView, Observed};
 
 /// A winner that did not open comes behind its equals for this long.
 const UNFIT_FOR: Duration = Duration::from_secs(300);
@@ -16,6 +16,9 @@ const UNFIT_FOR: Duration = Duration::from_secs(300);
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     phase: Option<(u64, Phase, Duration)>,
+    lease: Option<LeaseView>,
+    /// By replica run: an offset of the master and when it was seen, and the time as of which the replica held everything.
+    caught_up: BTreeMap<String, (Offset, Duration, Option<Duration>)>,
     first_agent: Option<Duration>,
     last_word: Option<LastWord>,
     /// By replica run: the master's offset when the attach was first seen, and whether a later byte has been applied since.
@@ -39,16 +42,25 @@ impl Memory {
         self.note_silence(seen, now);
         if let Some((record, _)) = &seen.record {
             self.note_phase(record, now);
-            self.note_master(record, &states);
+            self.note_master(record, &states, now);
         }
+        self.note_lease(seen, now);
         seen.first_agent = self.first_agent;
         seen.phase_since = self.phase.map_or(now, |(_, _, since)| since);
         seen.last_word.clone_from(&self.last_word);
+        seen.current_as_of = self.caught_up.iter().filter_map(|(run, (_, _, at))| Some((run.clone(), (*at)?))).collect();
         seen.proven = self.attached.iter().filter(|(_, (_, proven))| *proven).map(|(run, _)| run.clone()).collect();
         seen.unusable = self.unusable.keys().cloned().collect();
         self.mark_unusable(seen);
         seen.silent_since.clone_from(&self.silent_since);
         seen.unfit = self.unfit.keys().cloned().collect();
+    }
+
+    /// A renewal counts from when it was first seen.
+    fn note_lease(&mut self, seen: &mut Observed, now: Duration) {
+        let Some(view) = &mut seen.lease else { return };
+        view.seen = self.lease.as_ref().filter(|known| known.node == view.node).map_or(now, |known| known.seen);
+        self.lease = Some(view.clone());
     }
 
     /// A snapshot that could not be restored is no good one, whatever its manifest says.
@@ -87,7 +99,7 @@ impl Memory {
         }
     }
 
-    fn note_master(&mut self, record: &Record, states: &[&State]) {
+    fn note_master(&mut self, record: &Record, states: &[&State], now: Duration) {
         let Some(master) = record.master.as_ref().filter(|_| record.phase == Phase::Stable) else { return };
         let serving = states.iter().find(|s| s.task_id == master.task_id && s.serving && s.assigned_epoch == record.epoch);
         let Some(redis) = serving.and_then(|s| s.redis.as_ref()).filter(|r| r.run_id == master.run_id) else { return };
@@ -97,8 +109,15 @@ impl Memory {
         });
         let attached =
             states.iter().filter_map(|s| s.redis.as_ref()).filter(|r| r.replid == redis.replid && r.link == Some(true));
+        let attached: Vec<_> = attached.filter(|r| !r.syncing && !r.loading).collect();
+        for replica in &attached {
+            let mark = self.caught_up.entry(replica.run_id.clone()).or_insert((redis.offset, now, None));
+            if replica.offset >= mark.0 {
+                *mark = (redis.offset, now, Some(mark.1));
+            }
+        }
         let now_attached: BTreeMap<String, (Offset, bool)> = attached
-            .filter(|r| !r.syncing && !r.loading)
+            .into_iter()
             .map(|r| {
                 let (since, proven) = self.attached.get(&r.run_id).copied().unwrap_or((redis.offset, false));
                 (r.run_id.clone(), (since, proven || r.offset > since))

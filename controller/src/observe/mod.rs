@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use agent::api::Address;
 use agent::client::Client;
 use agent::clock::unix_ms;
-use agent::record::{Member, Paths, Record};
+use agent::record::{Lease, Member, Paths, Pinned, Record};
 use agent::zk::{self, Children, Keeper, Watched};
 use tokio::sync::{Notify, watch};
 
-use crate::model::{Observed, Reason, SchedulerView, Spec, StoreView, Wait};
+use crate::model::{LeaseView, Observed, Reason, SchedulerView, Spec, StoreView, Wait};
 use crate::view::Operation;
 
 mod agents;
@@ -61,6 +61,7 @@ pub struct World {
     paths: Paths,
     record: watch::Receiver<Watched>,
     operation: watch::Receiver<Watched>,
+    lease: watch::Receiver<Watched>,
     spec: watch::Receiver<Watched>,
     serverset: watch::Receiver<Children>,
     serverset_path: String,
@@ -96,6 +97,7 @@ impl World {
             start,
             record: zk::watch_node(&keeper, &paths.record()),
             operation: zk::watch_node(&keeper, &paths.operation()),
+            lease: zk::watch_node(&keeper, &paths.lease()),
             spec: zk::watch_node(&keeper, &paths.spec()),
             serverset: zk::watch_children(&keeper, &sources.serverset),
             serverset_path: sources.serverset,
@@ -111,7 +113,7 @@ impl World {
             keeper,
             paths,
         };
-        for node in [&world.record, &world.operation, &world.spec] {
+        for node in [&world.record, &world.operation, &world.lease, &world.spec] {
             wake_on_change(node.clone(), wake);
         }
         wake_on_change(world.serverset.clone(), wake);
@@ -204,6 +206,24 @@ impl World {
             .map_err(|error| Wait { reason: Reason::OperationInvalid, message: error.to_string() })
     }
 
+    /// The lease node; absent before it was read.
+    fn lease(&self, seen: &mut Observed) {
+        let watched = self.lease.borrow();
+        let Some(node) = &watched.node else { return };
+        let pinned = |lease, unreadable| Pinned { version: node.version, lease, unreadable };
+        let pinned = match node.data.is_empty() {
+            true => pinned(None, false),
+            false => match node.json::<Lease>(&self.paths.lease(), "lease") {
+                Ok(lease) => pinned(Some(lease), false),
+                Err(error) => {
+                    seen.problems.push(Wait { reason: Reason::LeaseInvalid, message: error.to_string() });
+                    pinned(None, true)
+                }
+            },
+        };
+        seen.lease = Some(LeaseView { node: pinned, seen: Duration::ZERO });
+    }
+
     fn gather(&mut self, now: Duration) -> Result<Observed, Wait> {
         let mut seen = Observed { wall_ms: unix_ms(), record: self.record()?, ..Observed::default() };
         seen.fresh_ids = (uuid::Uuid::new_v4().to_string(), uuid::Uuid::new_v4().to_string());
@@ -211,6 +231,7 @@ impl World {
             Ok(operation) => seen.operation = operation,
             Err(wait) => seen.problems.push(wait),
         }
+        self.lease(&mut seen);
         self.gather_agents(&mut seen);
         self.gather_polled(&mut seen);
         self.ask_witnesses(&mut seen, now);

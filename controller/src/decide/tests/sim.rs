@@ -14,6 +14,11 @@ use crate::pace;
 const STEP_MS: u64 = 20;
 /// Instances of the simulated cluster.
 const N: u32 = 3;
+const LEASE_MS: u64 = 2000;
+const RENEW_MS: u64 = 500;
+/// As long as a promise binds.
+const PROMISE_MS: u64 = 2202;
+const FAILSAFE_MS: u64 = 20_000;
 
 /// SplitMix64: small, seedable, good enough for choosing faults.
 struct Dice(u64);
@@ -37,7 +42,23 @@ impl Dice {
 struct Instance {
     state: State,
     writes: BTreeSet<u64>,
+    /// Whether controllers and peers reach its agent.
     heard: bool,
+    /// Whether its agent reaches ZooKeeper.
+    connected: bool,
+    lease: Term,
+    /// Bound by a promise until then.
+    promise: u64,
+}
+
+/// The lease as its holder knows it.
+#[derive(Clone, Default)]
+struct Term {
+    /// Writes are acknowledged until then.
+    end: u64,
+    renewed: u64,
+    round: u64,
+    asks: Vec<Peer>,
 }
 
 /// A snapshot and what it holds.
@@ -58,6 +79,7 @@ struct Sim {
     dice: Dice,
     now: u64,
     record: Option<(Record, i32)>,
+    lease: Pinned,
     instances: Vec<Instance>,
     store: Vec<Stored>,
     controllers: [Controller; 2],
@@ -76,6 +98,7 @@ impl Sim {
             dice: Dice(seed),
             now: 1_000_000,
             record: None,
+            lease: Pinned { version: 0, lease: None, unreadable: false },
             instances: Vec::new(),
             store: Vec::new(),
             controllers: Default::default(),
@@ -109,7 +132,7 @@ impl Sim {
             },
             ..State::default()
         };
-        Instance { state, writes: BTreeSet::new(), heard: true }
+        Instance { state, writes: BTreeSet::new(), heard: true, connected: true, lease: Term::default(), promise: 0 }
     }
 
     fn observe(&mut self, controller: usize) -> Observed {
@@ -131,6 +154,7 @@ impl Sim {
         snapshots.sort_by_key(|r| std::cmp::Reverse((r.epoch, r.position.as_ref().map(|p| p.offset))));
         let mut seen = Observed {
             record: self.record.clone(),
+            lease: Some(LeaseView { node: self.lease.clone(), seen: Duration::ZERO }),
             agents: agents.collect(),
             scheduler: SchedulerView {
                 tasks: Some(self.instances.iter().map(|i| task(&i.state)).collect()),
@@ -170,7 +194,7 @@ impl Sim {
             _ => self.observe(controller),
         };
         let now = Duration::from_millis(self.now);
-        let spec = Spec { generation: 1, instances: N, save: "60 1".into(), changed_by: String::new(), changed_ms: 0 };
+        let spec = Spec { instances: N, save: "60 1".into(), failsafe_max_ms: FAILSAFE_MS, ..Spec::default() };
         let timing = Timing { bootstrap_wait: Duration::from_secs(5), ..Timing::default() };
         let plan = decide(View { spec: &spec, timing: &timing, seen: &seen, now });
         let found = violations(&spec, &seen, &plan, now, timing.silent_after);
@@ -206,7 +230,9 @@ impl Sim {
         }
         match (action, &self.record) {
             (Action::CreateRecord { record }, None) => self.record = Some((*record, 0)),
-            (Action::CommitRecord { record, version, .. }, Some((_, at))) if version == *at => {
+            (Action::CommitRecord { record, version, lease_version, .. }, Some((_, at)))
+                if version == *at && lease_version.is_none_or(|v| v == self.lease.version) =>
+            {
                 self.record = Some((*record, version + 1));
             }
             _ => (),
@@ -295,6 +321,12 @@ impl Sim {
     }
 
     fn promote(&mut self, at: usize, epoch: u64) {
+        let (serving, now) = (Sim::takes_writes(&self.instances[at], self.now), self.now);
+        let in_office = serving && self.instances[at].state.assigned_epoch == epoch;
+        if !in_office && !self.renew(at, epoch) {
+            return;
+        }
+        self.instances[at].lease.round = now;
         let replid = self.name("replid-");
         let state = &mut self.instances[at].state;
         let redis = state.redis.as_mut().unwrap();
@@ -309,13 +341,75 @@ impl Sim {
         (state.role, state.serving, state.assigned_epoch, state.fenced_epoch) = (Role::Master, true, epoch, None);
     }
 
-    fn takes_writes(i: &Instance) -> bool {
+    fn is_open(i: &Instance) -> bool {
         i.state.redis.as_ref().is_some_and(|r| r.open) && i.state.role == Role::Master && i.state.fenced_epoch.is_none()
+    }
+
+    fn takes_writes(i: &Instance, now: u64) -> bool {
+        Sim::is_open(i) && now < i.lease.end
+    }
+
+    /// A renewal: through only while the record names this run for this epoch.
+    fn renew(&mut self, at: usize, epoch: u64) -> bool {
+        let Some((record, version)) = &self.record else { return false };
+        let (run, task) = (self.instances[at].run(), self.instances[at].state.task_id.clone());
+        let named = record.master.as_ref().is_some_and(|m| m.task_id == task && Some(&m.run_id) == run.as_ref());
+        let in_office = matches!(record.phase, Phase::Promoting | Phase::Stable) && record.epoch == epoch;
+        let Some(run_id) = run.filter(|_| named && in_office && self.instances[at].connected) else { return false };
+        let members = record.known_replicas.iter().filter(|m| !m.removing);
+        let asks: Vec<Peer> = members
+            .filter(|m| self.instances.iter().any(|i| i.state.task_id == m.task_id && i.heard))
+            .map(|m| Peer { task_id: m.task_id.clone(), agent: agent_of(m.instance) })
+            .collect();
+        let generation = record.generation.clone();
+        let lease = Lease { task_id: task, run_id, generation, epoch, record_version: *version, asks: asks.clone() };
+        self.lease = Pinned { version: self.lease.version + 1, lease: Some(lease), unreadable: false };
+        let runs = |removing: bool| {
+            record.known_replicas.iter().filter(|m| m.removing == removing).map(|m| m.run_id.clone()).collect::<Vec<_>>()
+        };
+        self.instances[at].state.lease =
+            Some(LeaseState { record_version: *version, admitted: runs(false), removed: runs(true), ..LeaseState::default() });
+        self.instances[at].lease = Term { end: self.now + LEASE_MS, renewed: self.now, round: self.now, asks };
+        true
+    }
+
+    /// Masters keep their leases: by renewals, or by promises while ZooKeeper is out of reach; one that is not named any more stops.
+    fn hold_office(&mut self) {
+        for at in 0..self.instances.len() {
+            let i = &self.instances[at];
+            if !Sim::is_open(i) || self.now < i.lease.round + RENEW_MS {
+                continue;
+            }
+            let epoch = i.state.assigned_epoch;
+            self.instances[at].lease.round = self.now;
+            if self.instances[at].connected {
+                if !self.renew(at, epoch) {
+                    self.instances[at].lease.end = 0;
+                }
+            } else if self.now < self.instances[at].lease.renewed + FAILSAFE_MS && self.all_promise(at, epoch) {
+                self.instances[at].lease.end = self.now + LEASE_MS;
+            }
+        }
+    }
+
+    fn all_promise(&mut self, at: usize, epoch: u64) -> bool {
+        let asks = self.instances[at].lease.asks.clone();
+        let (reachable, now) = (self.instances[at].heard, self.now);
+        let mut all = true;
+        for peer in asks {
+            let asked = self.instances.iter_mut().find(|i| i.state.task_id == peer.task_id && i.heard && i.state.epoch == epoch);
+            match asked.filter(|_| reachable) {
+                Some(i) => i.promise = now + PROMISE_MS,
+                None => all = false,
+            }
+        }
+        all
     }
 
     /// A client writes, and replicas catch up with whom they follow.
     fn live(&mut self) {
-        if let Some(i) = self.instances.iter_mut().find(|i| Sim::takes_writes(i)) {
+        let now = self.now;
+        if let Some(i) = self.instances.iter_mut().find(|i| Sim::takes_writes(i, now)) {
             self.next_write += 1;
             i.writes.insert(self.next_write);
             i.state.redis.as_mut().unwrap().offset += 1;
@@ -351,7 +445,10 @@ impl Sim {
             5 => self.lose_task(at),
             6 if self.now.is_multiple_of(7) => (0..N as usize).for_each(|at| self.lose_task(at)),
             7..=10 => self.instances[at].heard = false,
-            11..=40 => self.instances.iter_mut().for_each(|i| i.heard = true),
+            11..=14 => self.instances[at].connected = false,
+            15..=16 => (self.instances[at].heard, self.instances[at].connected) = (false, false),
+            17 => self.instances.iter_mut().for_each(|i| i.connected = false),
+            18..=40 => self.instances.iter_mut().for_each(|i| (i.heard, i.connected) = (true, true)),
             41..=43 => self.leader = 1 - self.leader,
             44 => self.controllers[at % 2] = Controller::default(),
             45..=55 => self.snapshot(at),
@@ -365,6 +462,7 @@ impl Sim {
             state.deaths.push(Death { run_id: redis.run_id, proof: "signal 9".into(), at_ms: self.now });
         }
         (state.role, state.serving, state.assigned_epoch, state.fenced_epoch) = (Role::None, false, 0, None);
+        state.lease = None;
         self.instances[at].writes.clear();
     }
 
@@ -372,6 +470,7 @@ impl Sim {
     fn restart_agent(&mut self, at: usize) {
         self.kill_server(at);
         self.instances[at].heard = true;
+        self.instances[at].promise = self.now + PROMISE_MS;
     }
 
     fn lose_task(&mut self, at: usize) {
@@ -392,6 +491,7 @@ impl Sim {
         if self.faults {
             self.harm();
         }
+        self.hold_office();
         self.live();
         for controller in 0..2 {
             if controller == self.leader || (self.faults && self.dice.one_in(4)) {
@@ -403,6 +503,7 @@ impl Sim {
             if let Some(redis) = &mut instance.state.redis {
                 redis.keys = instance.writes.len() as u64;
             }
+            instance.state.promised = now < instance.promise;
         }
         for (_, controller, action) in self.commits.extract_if(.., |(at, ..)| *at <= now).collect::<Vec<_>>() {
             self.commit(controller, action);
@@ -411,13 +512,13 @@ impl Sim {
             self.deliver(command);
         }
         let writers: Vec<&str> =
-            self.instances.iter().filter(|i| Sim::takes_writes(i)).map(|i| i.state.task_id.as_str()).collect();
+            self.instances.iter().filter(|i| Sim::takes_writes(i, now)).map(|i| i.state.task_id.as_str()).collect();
         assert!(writers.len() <= 1, "two writers: {writers:?}");
     }
 
     fn settled(&self) -> bool {
         let Some((record, _)) = self.record.as_ref().filter(|(r, _)| r.phase == Phase::Stable) else { return false };
-        let masters = self.instances.iter().filter(|i| Sim::takes_writes(i)).count();
+        let masters = self.instances.iter().filter(|i| Sim::takes_writes(i, self.now)).count();
         let linked = self.instances.iter().filter(|i| i.state.redis.as_ref().is_some_and(|r| r.link == Some(true))).count();
         masters == 1 && linked == N as usize - 1 && self.instances.iter().all(|i| i.state.assigned_epoch == record.epoch)
     }
@@ -431,6 +532,12 @@ impl Sim {
     }
 }
 
+impl Instance {
+    fn run(&self) -> Option<String> {
+        self.state.redis.as_ref().map(|r| r.run_id.clone())
+    }
+}
+
 fn known_heard(instance: &Instance) -> bool {
     instance.heard
 }
@@ -441,10 +548,14 @@ fn run(seed: u64) {
         sim.step();
     }
     sim.faults = false;
-    sim.instances.iter_mut().for_each(|i| i.heard = true);
+    sim.instances.iter_mut().for_each(|i| (i.heard, i.connected) = (true, true));
     // What any copy still holds must be there in the end: the most advanced survivor, or the best snapshot.
     let best = |sets: Vec<&BTreeSet<u64>>| sets.into_iter().max_by_key(|s| s.len()).cloned().unwrap_or_default();
-    let serving: Vec<&BTreeSet<u64>> = sim.instances.iter().filter(|i| Sim::takes_writes(i)).map(|i| &i.writes).collect();
+    let in_office = |i: &&Instance| {
+        let named = sim.record.as_ref().and_then(|(r, _)| r.master.as_ref().filter(|_| r.phase == Phase::Stable));
+        Sim::takes_writes(i, sim.now) && named.is_some_and(|m| Some(&m.run_id) == i.run().as_ref())
+    };
+    let serving: Vec<&BTreeSet<u64>> = sim.instances.iter().filter(in_office).map(|i| &i.writes).collect();
     let kept = best(serving);
     for _ in 0..2000 {
         sim.step();
@@ -456,7 +567,7 @@ fn run(seed: u64) {
         }
     }
     assert!(sim.settled(), "not settled: {:#?}", (&sim.record, sim.instances.iter().map(|i| &i.state).collect::<Vec<_>>()));
-    let master = sim.instances.iter().find(|i| Sim::takes_writes(i)).unwrap();
+    let master = sim.instances.iter().find(|i| Sim::takes_writes(i, sim.now)).unwrap();
     assert!(master.writes.is_superset(&kept), "writes of a serving master are gone: {} of {}", master.writes.len(), kept.len());
 }
 
