@@ -32,7 +32,7 @@
 //!
 //! Bounds limit how *many* of something there are in one history (epochs, versions of the record, restarts, ...) and how long a lease is in ticks. They do not
 //! limit when things happen: within them every order is visited. "Explored completely" therefore says: no history within these bounds breaks a promise.
-//! It says nothing about histories beyond them; the few runs of `make soak` go further, for the price of hours. States are told apart by a
+//! It says nothing about histories beyond them; the few runs of `make soak` go further, for some minutes more. States are told apart by a
 //! fingerprint of 64 bits; that two among millions share one is possible but not likely (some 10⁻⁶ at ten million).
 //!
 //! # What is not in them
