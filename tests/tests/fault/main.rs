@@ -15,6 +15,7 @@ mod foreign_cluster;
 mod garbage_in_zookeeper;
 mod hdfs_down;
 mod host_cut_off;
+mod host_lost;
 mod leader_killed_between_steps;
 mod one_way_loss;
 mod quorum_lost;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use tests::checker::Load;
 use tests::harness::Bench;
 use tests::harness::cluster::{Cluster, LIMIT, Options};
 
@@ -24,7 +25,7 @@ fn the_most_advanced_replica_takes_over_and_nothing_old_is_lost() {
         let before = cluster.status().await?;
         let old = before.master.clone().context("no master")?;
         let held = cluster.replicas().await?[0];
-        let writer = cluster.writer("w");
+        let writer = cluster.writers("w", &Load::witnesses()).await?;
         writer.progress(200, LIMIT).await?;
         let frozen = cluster.freeze_server(held).await?;
         hold_back(&cluster, 2).await?;
@@ -39,7 +40,7 @@ fn the_most_advanced_replica_takes_over_and_nothing_old_is_lost() {
         let log = writer.stop().await?;
         cluster.wait_stable().await?;
         let mut master = cluster.connect_master().await?;
-        log.verdict(&mut master, killed).await?.one_writer()?.lost_only_within(Duration::from_secs(2))?;
+        log.verdict(&mut master, killed).await?.one_writer()?.confirmed_kept()?.lost_only_within(Duration::from_secs(2))?;
         let entry = cluster.history().await?.into_iter().find(|h| h.epoch == after.epoch).context("no entry in the history")?;
         ensure!(
             entry.position.as_ref().is_some_and(|p| p.offset > behind),

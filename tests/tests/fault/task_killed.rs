@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use tests::checker::Load;
 use tests::harness::Bench;
 use tests::harness::cluster::{Cluster, LIMIT, Options};
 
@@ -13,7 +14,7 @@ fn testimony_of_the_host_lets_a_replica_take_over() {
         let cluster = Cluster::start(&bench, Options { instances: 4, hosts: 2, ..Options::default() }).await?;
         let before = cluster.status().await?;
         let old = before.master.clone().context("no master")?;
-        let writer = cluster.writer("w");
+        let writer = cluster.writers("w", &Load::witnesses()).await?;
         writer.progress(200, LIMIT).await?;
         let killed = Instant::now();
         cluster.kill_task(old.instance).await?;
@@ -25,6 +26,7 @@ fn testimony_of_the_host_lets_a_replica_take_over() {
         log.verdict(&mut cluster.connect_master().await?, killed)
             .await?
             .one_writer()?
+            .confirmed_kept()?
             .lost_only_within(Duration::from_secs(2))?;
         let back = status.instances.iter().find(|i| i.instance == old.instance).context("the instance is gone")?;
         ensure!(back.task_id.as_ref().is_some_and(|id| *id != old.task_id), "no new task: {back:?}");

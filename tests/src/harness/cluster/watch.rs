@@ -6,10 +6,10 @@ use ::redis::aio::MultiplexedConnection;
 use agent::api::{Address, State};
 use agent::record::Record;
 use anyhow::{Context, Result, bail, ensure};
-use controller::view::{ClusterView, Event, HistoryEntry, PlanView, SnapshotRow};
+use controller::view::{ClusterView, Event, HistoryEntry, MasterView, PlanView, SnapshotRow};
 use serde::de::DeserializeOwned;
 
-use super::{CLUSTER, Cluster, Controller};
+use super::{CLUSTER, Cluster, Controller, LIMIT};
 use crate::harness::local_aurora::Task;
 use crate::harness::redis;
 
@@ -102,9 +102,14 @@ impl Cluster {
         }
     }
 
+    /// The master, as soon as the controllers name one: a new leader knows none before it has heard the agents.
+    async fn named_master(&self) -> Result<MasterView> {
+        self.wait_status("a master is named", LIMIT, |status| status.master.clone().context("there is none")).await
+    }
+
     /// The serving master's instance number.
     pub async fn master(&self) -> Result<u32> {
-        Ok(self.status().await?.master.context("there is no master")?.instance)
+        Ok(self.named_master().await?.instance)
     }
 
     /// Instances that follow the master.
@@ -116,8 +121,7 @@ impl Cluster {
 
     /// A connection to the master's server.
     pub async fn connect_master(&self) -> Result<MultiplexedConnection> {
-        let master = self.status().await?.master.context("there is no master")?;
-        redis::connect(&master.address.to_string()).await
+        redis::connect(&self.named_master().await?.address.to_string()).await
     }
 
     /// A connection to an instance's server.
