@@ -3,7 +3,7 @@
 //! Added first, admitted then: the master's agent gives a run its credential only after a renewal against a record that lists it. Removed the other
 //! way round: marked, cut off and seen gone by the master's agent, and only then taken off the list. Without a master nobody leaves.
 
-use agent::api::State;
+use agent::api::{LeaseState, State};
 use agent::record::{Member, Record};
 
 use super::{Recorded, View, replicas};
@@ -47,7 +47,7 @@ pub fn remove(view: View<'_>, record: Recorded<'_>, master: &State, plan: &mut P
         plan.act(record.commit(marked), format!("{} is gone: marked for removal", who.join(", ")));
         return;
     }
-    let cut: Vec<&Member> = known.iter().filter(|m| m.removing && is_cut_off(master, m)).collect();
+    let cut: Vec<&Member> = known.iter().filter(|m| m.removing && is_cut_off(record, master, m)).collect();
     if cut.is_empty() {
         return;
     }
@@ -78,8 +78,10 @@ fn is_gone(view: View<'_>, record: Recorded<'_>, member: &Member) -> bool {
     view.seen.scheduler.tasks.as_ref().is_some_and(|tasks| !tasks.iter().any(|t| t.task_id == member.task_id))
 }
 
-fn is_cut_off(master: &State, member: &Member) -> bool {
-    master.lease.as_ref().is_some_and(|lease| lease.removed.contains(&member.run_id))
+/// Whether the master's agent confirmed the mark as it stands: what it said of an earlier mark of the same run says nothing about this one.
+fn is_cut_off(record: Recorded<'_>, master: &State, member: &Member) -> bool {
+    let for_this_mark = |lease: &&LeaseState| lease.record_version == record.version;
+    master.lease.as_ref().filter(for_this_mark).is_some_and(|lease| lease.removed.contains(&member.run_id))
 }
 
 /// Why the list must not shrink yet: with W acknowledgements asked for, W remaining members must hold everything that was written before the cut.

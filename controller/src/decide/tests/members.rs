@@ -31,6 +31,9 @@ fn a_member_that_is_gone_is_marked_and_leaves_when_it_was_cut_off() {
     assert!(marked.known_replicas.iter().find(|m| m.run_id == "run-2").unwrap().removing);
     let waiting = || gone().record(|r| r.known_replicas[1].removing = true);
     assert!(!waiting().actions().iter().any(|a| a.starts_with("commit")));
+    let earlier = |l: &mut LeaseState| (l.record_version, l.removed) = (6, vec!["run-2".into()]);
+    let actions = waiting().state(0, lease(earlier)).actions();
+    assert!(!actions.iter().any(|a| a.starts_with("commit")), "an earlier mark was confirmed: {actions:?}");
     let cut = waiting().state(0, lease(|l| l.removed.push("run-2".into())));
     let left: Vec<String> = committed(&cut.plan()).known_replicas.iter().map(|m| m.run_id.clone()).collect();
     assert_eq!(left, ["run-1"]);
