@@ -87,6 +87,12 @@ impl Cluster {
         std::fs::remove_file(self.gate(instance)).context("releasing an agent")
     }
 
+    /// An instance's agent believes itself on the host `id` from its next start on, as if its machine had been replaced; for clusters whose
+    /// agents are `held` ([`super::Options`]).
+    pub fn rehost(&self, instance: u32, id: &str) -> Result<()> {
+        std::fs::write(self.bench.dir().join(format!("host-{instance}")), id).context("giving an agent another host id")
+    }
+
     fn gate(&self, instance: u32) -> std::path::PathBuf {
         self.bench.dir().join(format!("held-{instance}"))
     }

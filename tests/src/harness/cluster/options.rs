@@ -39,11 +39,13 @@ pub struct Options {
     pub save: String,
     /// Lines for the cluster file's `[redis.config]`, e.g. `save = ""`.
     pub redis_config: String,
+    /// Lines for the cluster file before its tables, e.g. `durability.acks = 1`.
+    pub cluster_config: String,
     /// Lines for the controllers' configuration, e.g. `zookeeper_session = '2s'`.
     pub controller_config: String,
     /// Each host has a wall clock of its own that can jump.
     pub clocks: bool,
-    /// Agents can be held back before they start ([`super::Cluster::hold`]).
+    /// Agents can be held back before they start ([`super::Cluster::hold`]), and start on another host id ([`super::Cluster::rehost`]).
     pub held: bool,
 }
 
@@ -59,6 +61,7 @@ impl Default for Options {
             store: Store::Files,
             save: controller::model::DEFAULT_SAVE.into(),
             redis_config: String::new(),
+            cluster_config: String::new(),
             controller_config: String::new(),
             clocks: false,
             held: false,
@@ -85,11 +88,12 @@ impl Files {
         let named = format!("cluster = '{CLUSTER}'\nzookeeper = '{}'\n{place}", zookeeper.connect_string());
         // Placement takes the least loaded host, so a wide limit still spreads them.
         let cluster = format!(
-            "cluster = '{CLUSTER}'\ninstances = {}\n{place}save = '{}'\nquit_wait = '5s'\naurora.constraints.host = 'limit:9'\n\
+            "cluster = '{CLUSTER}'\ninstances = {}\n{place}save = '{}'\nquit_wait = '5s'\naurora.constraints.host = 'limit:9'\n{}\n\
              [resources]\ncpu = 0.1\nram = '256mb'\ndisk = '1gb'\n\
              [agent]\nprogram = '{}'\nconfig_file = '{}'\n[health]\ninterval = '2s'\ntimeout = '2s'\nfailures = 20\n",
             options.instances,
             options.save,
+            options.cluster_config,
             agent_program(dir, options.held)?.display(),
             dir.join("agent.toml").display(),
         );
@@ -108,7 +112,8 @@ impl Files {
     }
 }
 
-/// What the scheduler starts as the agent: the agent itself, or a script that first waits while a file `held-<instance>` is there.
+/// What the scheduler starts as the agent: the agent itself, or a script that first waits while a file `held-<instance>` is there, and then
+/// gives it the host id in the file `host-<instance>`, if there is one.
 fn agent_program(dir: &Path, held: bool) -> Result<PathBuf> {
     let agent = binaries::ours("aurora-redis-agent")?;
     if !held {
@@ -117,7 +122,8 @@ fn agent_program(dir: &Path, held: bool) -> Result<PathBuf> {
     let script = dir.join("held-agent");
     let find = "for word; do [ \"$last\" = --instance ] && instance=$word; last=$word; done";
     let wait = format!("while [ -e '{}'/held-\"$instance\" ]; do sleep 0.05; done", dir.display());
-    std::fs::write(&script, format!("#!/bin/sh\n{find}\n{wait}\nexec '{}' \"$@\"\n", agent.display()))?;
+    let id = format!("id='{}'/host-\"$instance\"; [ ! -e \"$id\" ] || set -- \"$@\" --host-id \"$(cat \"$id\")\"", dir.display());
+    std::fs::write(&script, format!("#!/bin/sh\n{find}\n{wait}\n{id}\nexec '{}' \"$@\"\n", agent.display()))?;
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
     Ok(script)
 }
