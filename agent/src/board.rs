@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::api::{Activity, Epoch, FailedSource, LocalDump, Redis, Role, Settings, State, Uploads};
+use crate::api::{Activity, Epoch, FailedSource, Held, LocalDump, Redis, Role, Settings, State, Uploads};
 use crate::config::Config;
 use crate::lease::Standing;
 use crate::memory::{self, Memory};
@@ -65,6 +65,8 @@ pub(crate) struct Parts {
     pub duty: Duty,
     /// The lease.
     pub standing: Standing,
+    /// Where the stream stood when writes were held back.
+    pub held: Option<Held>,
     pub works: BTreeMap<Work, Activity>,
     /// By subject, newest last.
     pub problems: Vec<(&'static str, String)>,
@@ -125,7 +127,7 @@ pub(crate) fn render(parts: &Parts, memory: &Memory, config: &Config, agent: &cr
         lease_ms_left: None,
         lease: parts.standing.describe(),
         promised: false,
-        held: None,
+        held: parts.held.clone().filter(|_| parts.standing.is_held()),
         redis: parts.server.as_ref().map(|server| redis(server, parts, config)),
         agent: agent.clone(),
         host: config.host.clone(),

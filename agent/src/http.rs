@@ -99,7 +99,8 @@ async fn command(Shared(node): Shared<Arc<Node>>, Path(verb): Path<String>, body
     (status, Json(answer)).into_response()
 }
 
-const VERBS: [&str; 8] = ["start", "restore", "promote", "follow", "fence", "configure", "backup", "stop"];
+const VERBS: [&str; 11] =
+    ["start", "restore", "promote", "follow", "fence", "hold", "release", "catch-up", "configure", "backup", "stop"];
 
 fn unknown_verb(verb: &str) -> Response {
     refuse(StatusCode::NOT_FOUND, "unknown-verb", format!("there is no command {verb:?}; there are {}", VERBS.join(", ")))
@@ -173,6 +174,6 @@ async fn quit(Shared(node): Shared<Arc<Node>>, _: HeaderMap) -> &'static str {
 /// `POST /abortabortabort`: ends the server in good order; the process waits for its SIGTERM.
 async fn abort(Shared(node): Shared<Arc<Node>>) -> &'static str {
     tracing::info!("asked to end now (/abortabortabort)");
-    tokio::spawn(async move { run::end_in_good_order(&node).await });
+    tokio::spawn(async move { run::end_now(&node).await });
     "ending\n"
 }

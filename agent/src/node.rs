@@ -241,6 +241,7 @@ async fn watch_over(node: Arc<Node>, server: Arc<Server>) {
         parts.info = None;
         parts.duty = Duty::default();
         parts.standing = lease::Standing::default();
+        parts.held = None;
         local::begin(parts);
         parts.solved("link");
         parts.solved("server");

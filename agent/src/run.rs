@@ -8,6 +8,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::api::{Role, State};
 use crate::board::Work;
 use crate::causes::chain;
 use crate::config::{Config, Program};
@@ -23,6 +24,8 @@ use crate::{doors, http, lag, lease, local, obedience, ops, predecessor, promise
 
 /// Longest wait for the command under way when the agent is to end.
 const TURN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for another server to take over when this one leads and the agent is to end.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(8);
 /// Longest wait for the spool when the agent is to end. Aurora leaves a minute after SIGTERM.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(20);
 const LOG_CHECK_EVERY: Duration = Duration::from_secs(15);
@@ -167,8 +170,24 @@ fn has_sum(path: &std::path::Path, sum: Sha256) -> bool {
     std::fs::read(path).is_ok_and(|bytes| <sha2::Sha256 as sha2::Digest>::digest(bytes)[..] == sum.0)
 }
 
+/// Waits until somebody else leads, if this server leads and others hold its data; then ends as [`end_now`].
+async fn end_in_good_order(node: &Arc<Node>) {
+    node.change(|parts| parts.stopping = true);
+    let mut states = node.subscribe();
+    let leads = |state: &State| state.redis.is_some() && state.role == Role::Master && state.fenced_epoch.is_none();
+    let now = node.state();
+    if leads(&now) && now.serving && now.redis.is_some_and(|redis| redis.connected_replicas > 0) {
+        tracing::info!(limit = ?HAND_OVER_TIMEOUT, "this server leads: waiting until another one takes over");
+        let handed_over = states.wait_for(|state| !leads(state));
+        if tokio::time::timeout(HAND_OVER_TIMEOUT, handed_over).await.is_err() {
+            tracing::warn!("nobody took over in time");
+        }
+    }
+    end_now(node).await;
+}
+
 /// Sends clients away, ends the server, and gives the spool its time. What is in the spool then still goes when an agent starts here again.
-pub(crate) async fn end_in_good_order(node: &Arc<Node>) {
+pub(crate) async fn end_now(node: &Arc<Node>) {
     node.change(|parts| parts.stopping = true);
     let turn = tokio::time::timeout(TURN_TIMEOUT, node.turn.lock()).await;
     if let Err(ops::Halt::Failed { message, .. }) = ops::stop::run(node).await {

@@ -65,6 +65,11 @@ impl Standing {
         self.term.as_ref().is_some_and(|term| matches!(term.reason, Some(Reason::Deposed | Reason::Expired)))
     }
 
+    /// Whether writes are held back for a planned change.
+    pub fn is_held(&self) -> bool {
+        self.term.as_ref().is_some_and(|term| term.reason == Some(Reason::Planned) && term.paused)
+    }
+
     /// What the controller is told.
     pub fn describe(&self) -> Option<LeaseState> {
         let term = self.term.as_ref().filter(|term| term.reason != Some(Reason::Deposed))?;
@@ -101,6 +106,8 @@ pub(crate) struct Office {
 /// What the lease thread can be told.
 enum Order {
     TakeOffice { office: Office, reply: oneshot::Sender<Result<(), String>> },
+    Hold { pid: u32, length: Duration, reply: oneshot::Sender<Result<(), String>> },
+    Release { pid: u32, reply: oneshot::Sender<Result<(), String>> },
     LayDown { pid: u32, lift: bool, reply: oneshot::Sender<()> },
 }
 
@@ -127,6 +134,18 @@ impl Lease {
         if let Err(why) = self.tell(Order::LayDown { pid: server.pid, lift, reply }, THREAD_LIMIT, answer).await {
             tracing::error!(why, "the term of office could not be laid down");
         }
+    }
+
+    /// Holds writes back for this long at most; done once the server has confirmed it.
+    pub async fn hold(&self, server: &Server, length: Duration) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Order::Hold { pid: server.pid, length, reply }, THREAD_LIMIT, answer).await?
+    }
+
+    /// Ends a hold; done once the server takes writes again.
+    pub async fn release(&self, server: &Server) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Order::Release { pid: server.pid, reply }, THREAD_LIMIT, answer).await?
     }
 
     async fn tell<T>(&self, order: Order, limit: Duration, answer: oneshot::Receiver<T>) -> Result<T, String> {
@@ -158,6 +177,9 @@ pub(crate) async fn mirror(node: Arc<Node>) {
         let now = standing.borrow_and_update().clone();
         let problem = now.problem();
         node.change(|parts| {
+            if !now.is_held() {
+                parts.held = None;
+            }
             parts.standing = now;
             match problem {
                 Some(problem) => parts.problem("lease", problem),

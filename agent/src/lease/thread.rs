@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use super::term::{Effect, Event, Term};
 use super::timer::Timer;
 use super::zookeeper::{self, Holder, Renewed};
-use super::{Lease, Office, Order, Standing, TermView};
+use super::{Lease, Office, Order, Reason, Standing, TermView};
 use crate::api::PromiseRequest;
 use crate::client::Client;
 use crate::clock::since_boot;
@@ -94,6 +94,8 @@ struct InOffice {
     ping: Option<u64>,
     next_ping: Duration,
     waiting: Option<(Duration, oneshot::Sender<Result<(), String>>)>,
+    /// Who waits for the begin (true) or the end of a hold.
+    planning: Option<(bool, oneshot::Sender<Result<(), String>>)>,
 }
 
 /// The connection to the server: one, so that what is sent over it happens in order.
@@ -175,6 +177,8 @@ impl Desk {
     fn order(&mut self, order: Order) {
         match order {
             Order::TakeOffice { office, reply } => self.take_office(office, reply),
+            Order::Hold { pid, length, reply } => self.plan(pid, Some(length), reply),
+            Order::Release { pid, reply } => self.plan(pid, None, reply),
             Order::LayDown { pid, lift, reply } => self.lay_down(pid, lift, reply),
         }
     }
@@ -215,11 +219,21 @@ impl Desk {
                     ping: None,
                     next_ping: now,
                     waiting: Some((deadline, reply)),
+                    planning: None,
                 }
             }
         };
         self.office = Some(office);
         self.on(Event::Stands(ground));
+    }
+
+    /// Begins or ends a hold.
+    fn plan(&mut self, pid: u32, length: Option<Duration>, reply: oneshot::Sender<Result<(), String>>) {
+        let Some(office) = self.office.as_mut().filter(|office| office.server.pid == pid) else {
+            return drop(reply.send(Err("this server holds no office".into())));
+        };
+        office.planning = Some((length.is_some(), reply));
+        self.on(length.map_or(Event::Release, |length| Event::Hold(since_boot() + length)));
     }
 
     fn lay_down(&mut self, pid: u32, lift: bool, reply: oneshot::Sender<()>) {
@@ -329,6 +343,7 @@ impl InOffice {
 
     /// Answers who waits for the office. Whether the term has to end, because it did not begin in time.
     fn settle(&mut self, now: Duration) -> bool {
+        self.settle_hold();
         let Some((deadline, _)) = self.waiting else { return false };
         let rests = self.term.committed_version() == Some(self.term.ground().record_version);
         let answer = if self.term.is_open() && rests && self.term.end() > now {
@@ -349,6 +364,25 @@ impl InOffice {
             let _ = reply.send(answer);
         }
         failed && self.term.committed_version().is_none()
+    }
+}
+
+impl InOffice {
+    /// Answers who waits for the begin or the end of a hold.
+    fn settle_hold(&mut self) {
+        let Some((begins, _)) = self.planning else { return };
+        let answer = match (begins, self.term.reason()) {
+            (true, Some(Reason::Planned)) if self.term.is_paused() => Ok(()),
+            (true, Some(Reason::Planned)) => return,
+            (true, None) => Err("the server did not confirm in time that it holds writes back".to_owned()),
+            (false, None) if self.term.is_open() => Ok(()),
+            (false, None) => return,
+            (false, Some(Reason::Planned)) => return,
+            (_, Some(reason)) => Err(format!("writes are held back for another reason: {reason:?}")),
+        };
+        if let Some((_, reply)) = self.planning.take() {
+            let _ = reply.send(answer);
+        }
     }
 }
 
@@ -392,7 +426,7 @@ impl Setup {
                     back(Back::Event(zookeeper::read_record(&keeper, &paths, &holder, &ground).await));
                 });
             }
-            Effect::Pause if self.never_stops && office.term.reason() == Some(super::Reason::Expired) => {
+            Effect::Pause if self.never_stops && office.term.reason() == Some(Reason::Expired) => {
                 return Some(Event::Paused(true));
             }
             Effect::Kill if self.never_stops => {}

@@ -18,6 +18,7 @@ mod backup;
 mod configure;
 mod fence;
 mod follow;
+mod hold;
 mod launch;
 mod promote;
 mod restore;
@@ -97,8 +98,7 @@ fn answer(node: &Node, verb: &str, outcome: Result<Done, Halt>) -> Answer {
 
 async fn in_turn(node: &Arc<Node>, command: Command) -> Result<Done, Halt> {
     let turn = tokio::time::timeout(TURN_TIMEOUT, node.turn.lock()).await;
-    let _turn =
-        turn.map_err(|_| refused("busy", format!("another command is still being carried out after {TURN_TIMEOUT:?}")))?;
+    let turn = turn.map_err(|_| refused("busy", format!("another command is still being carried out after {TURN_TIMEOUT:?}")))?;
     if gate::needs_reading(&command, &node.known())
         && let Err(error) = node.records.refresh(node).await
     {
@@ -111,6 +111,10 @@ async fn in_turn(node: &Arc<Node>, command: Command) -> Result<Done, Halt> {
         memory.record_version = memory.record_version.max(stamp.record_version);
     });
     noted.map_err(|error| failed("memory", chain(&error)))?;
+    // It only looks, for a while: a fence must not wait for it.
+    if matches!(command.order, Order::CatchUp { .. }) {
+        drop(turn);
+    }
     dispatch(node, command).await
 }
 
@@ -125,8 +129,10 @@ async fn dispatch(node: &Arc<Node>, command: Command) -> Result<Done, Halt> {
         Order::Configure { settings } => configure::run(node, &running(node)?, settings).await,
         Order::Backup { request_id } => backup::run(node, &running(node)?, request_id).await,
         Order::Stop => stop::run(node).await,
-        Order::Hold { .. } | Order::Release | Order::CatchUp { .. } => {
-            Err(refused("not-possible", "this agent cannot hold writes yet"))
+        Order::Hold { for_ms } => hold::hold(node, &running(node)?, &stamp, Duration::from_millis(for_ms)).await,
+        Order::Release => hold::release(node, &running(node)?).await,
+        Order::CatchUp { position, within_ms } => {
+            hold::catch_up(node, &running(node)?, &position, Duration::from_millis(within_ms)).await
         }
     }
 }

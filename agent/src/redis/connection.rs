@@ -6,6 +6,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo, RedisConnectionInfo};
 
+use crate::api::Position;
 use crate::redis::conf::ADMIN;
 use crate::redis::info::Info;
 
@@ -95,6 +96,14 @@ impl Connection {
             code: "UNEXPECTED".into(),
             message: text.chars().take(120).collect(),
         })
+    }
+
+    /// Where the server stands: `INFO replication`, which is short.
+    pub async fn position(&mut self, limit: Duration) -> Result<Position, Error> {
+        let text: String = self.call("INFO replication", limit).await?;
+        let field = |name: &str| text.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'));
+        let replid = field("master_replid").unwrap_or_default().to_owned();
+        Ok(Position { replid, offset: field("master_repl_offset").and_then(|offset| offset.parse().ok()).unwrap_or(0) })
     }
 
     async fn send<T: FromRedisValue>(&mut self, cmd: &Cmd, what: &str, limit: Duration) -> Result<T, Error> {

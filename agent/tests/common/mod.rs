@@ -345,8 +345,13 @@ impl TestAgent {
 
     /// SIGTERM, and the exit code.
     pub async fn terminate(&mut self) -> Option<i32> {
+        signal(self.process.as_ref().unwrap().id(), rustix::process::Signal::TERM);
+        self.ended().await
+    }
+
+    /// Waits for the end of the process: its exit code.
+    pub async fn ended(&mut self) -> Option<i32> {
         let mut process = self.process.take().unwrap();
-        signal(process.id(), rustix::process::Signal::TERM);
         until("the agent ends", async || process.try_wait().unwrap()).await.code()
     }
 
