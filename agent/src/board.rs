@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::api::{Activity, Epoch, FailedSource, Held, LocalDump, Redis, Role, Settings, State, Uploads};
+use crate::api::{Activity, Death, Epoch, FailedSource, Held, LocalDump, Redis, Role, Settings, State, Uploads};
 use crate::config::Config;
 use crate::lease::Standing;
 use crate::memory::{self, Memory};
@@ -63,6 +63,8 @@ pub(crate) struct Parts {
     /// Whether the last probe was answered.
     pub answering: bool,
     pub duty: Duty,
+    /// A death that is not in the memory yet.
+    pub death: Option<Death>,
     /// The lease.
     pub standing: Standing,
     /// Where the stream stood when writes were held back.
@@ -132,7 +134,7 @@ pub(crate) fn render(parts: &Parts, memory: &Memory, config: &Config, agent: &cr
         agent: agent.clone(),
         host: config.host.clone(),
         fenced_epoch: parts.server.as_ref().and(parts.duty.fenced),
-        deaths: memory.deaths.clone(),
+        deaths: deaths(parts, memory),
         local: if parts.server.is_some() { None } else { parts.local.clone() },
         activity: activity(parts),
         uploads: parts.uploads.clone(),
@@ -141,6 +143,12 @@ pub(crate) fn render(parts: &Parts, memory: &Memory, config: &Config, agent: &cr
         failed_source: parts.failed_source.clone(),
         stopping: parts.stopping,
     }
+}
+
+fn deaths(parts: &Parts, memory: &Memory) -> Vec<Death> {
+    let mut deaths = memory.clone();
+    parts.death.iter().cloned().for_each(|death| deaths.note_death(death));
+    deaths.deaths
 }
 
 /// The work to show. An upload keeps nobody from starting a server, so it is shown beside a running one only.

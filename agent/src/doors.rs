@@ -144,12 +144,16 @@ async fn arrange(node: &Node, client: &zkc::Client, wanted: Role, open: &mut Ope
 /// Makes the nodes that are missing.
 async fn publish(node: &Node, client: &zkc::Client, open: &mut Open) -> Result<(), zk::Error> {
     open.paths.clear();
-    let master = open.role == Role::Master;
-    if master {
-        open.paths.push(take_node(client, &node.config.master_node, &node.config.redis.to_string()).await?);
+    if open.role == Role::Master {
+        let (dir, content) = (node.config.paths.master_serverset(), node.config.redis.to_string());
+        // At once: a new master's clients wait for the first of them.
+        let (original, member) =
+            tokio::join!(take_node(client, &node.config.master_node, &content), join(node, client, &dir, true));
+        open.paths.extend(original.as_ref().ok().cloned());
+        open.paths.extend(member.as_ref().ok().cloned());
+        return original.and(member).map(drop);
     }
-    let dir = if master { node.config.paths.master_serverset() } else { node.config.paths.replicas_serverset() };
-    open.paths.push(join(node, client, &dir, master).await?);
+    open.paths.push(join(node, client, &node.config.paths.replicas_serverset(), false).await?);
     Ok(())
 }
 
@@ -175,11 +179,14 @@ async fn sweep(node: &Node, client: &zkc::Client) -> Result<(), zk::Error> {
 
 /// The original node: one name, so whoever holds it without being named by the record makes room.
 async fn take_node(client: &zkc::Client, path: &str, content: &str) -> Result<String, zk::Error> {
-    ensure_parent(client, path).await?;
     let options = zkc::CreateMode::Ephemeral.with_acls(zkc::Acls::anyone_all());
-    for _ in 0..3 {
+    for _ in 0..4 {
         match zk::call("make", path, client.create(path, content.as_bytes(), &options)).await {
             Ok(_) => return Ok(path.to_owned()),
+            Err(zk::Error::Call { source: zkc::Error::NoNode, .. }) => {
+                ensure_parent(client, path).await?;
+                continue;
+            }
             Err(zk::Error::Call { source: zkc::Error::NodeExists, .. }) => {}
             Err(error) => return Err(error),
         }
@@ -199,10 +206,16 @@ async fn take_node(client: &zkc::Client, path: &str, content: &str) -> Result<St
 /// A member of ours in a serverset. Those of dead predecessors are removed: in the master's set everybody's (the record names us), else those
 /// of our own address.
 async fn join(node: &Node, client: &zkc::Client, dir: &str, alone: bool) -> Result<String, zk::Error> {
-    zk::ensure(client, dir).await?;
     let member = member(node);
     let mut own = None;
-    for name in zk::call("list", dir, client.list_children(dir)).await? {
+    let names = match zk::call("list", dir, client.list_children(dir)).await {
+        Err(zk::Error::Call { source: zkc::Error::NoNode, .. }) => {
+            zk::ensure(client, dir).await?;
+            Vec::new()
+        }
+        listed => listed?,
+    };
+    for name in names {
         let path = format!("{dir}/{name}");
         let (data, stat) = match zk::call("read", &path, client.get_data(&path)).await {
             Ok(read) => read,

@@ -82,8 +82,8 @@ impl Memory {
 pub(crate) struct Notebook {
     path: PathBuf,
     memory: Mutex<Memory>,
-    /// Held while the file is written: who only looks does not wait for the disk.
-    writing: Mutex<()>,
+    /// What the file holds. Locked while it is written: who only looks does not wait for the disk.
+    written: Mutex<Memory>,
     /// Whether an earlier agent of this task was here.
     was_here: bool,
 }
@@ -122,7 +122,8 @@ impl Notebook {
             Err(e) if e.kind() == io::ErrorKind::NotFound => (Memory::default(), None, false),
             Err(source) => return Err(Error::Read { path: path.into(), source }),
         };
-        let notebook = Notebook { path: path.into(), memory: Mutex::new(memory), writing: Mutex::new(()), was_here };
+        let written = Mutex::new(memory.clone());
+        let notebook = Notebook { path: path.into(), memory: Mutex::new(memory), written, was_here };
         notebook.change(|m| {
             if m.task_id != task_id {
                 m.deaths.clear();
@@ -144,15 +145,25 @@ impl Notebook {
 
     /// Changes the content and puts it on disk; on an error neither the file nor the content has changed.
     pub fn change(&self, change: impl FnOnce(&mut Memory)) -> Result<(), Error> {
-        let _one_at_a_time = self.writing.lock().expect("no panic while locked");
-        let now = self.get();
-        let mut next = now.clone();
+        let mut written = self.written.lock().expect("no panic while locked");
+        let mut next = self.get();
         change(&mut next);
-        if next != now || !self.path.exists() {
+        if next != *written || !self.path.exists() {
             replace(&self.path, &next).map_err(|source| Error::Write { path: self.path.clone(), source })?;
-            *self.memory.lock().expect("no panic while locked") = next;
+            *written = next.clone();
+            let mut memory = self.memory.lock().expect("no panic while locked");
+            // One that was noted meanwhile counts.
+            let newer = if memory.generation == next.generation { memory.record_version } else { 0 };
+            *memory = Memory { record_version: next.record_version.max(newer), ..next };
         }
         Ok(())
+    }
+
+    /// Notes a version of the record in the generation and epoch that are known already. The disk gets it with the next change: a server
+    /// that a command could be meant for does not outlive the agent, so nothing depends on it there.
+    pub fn note_version(&self, version: i32) {
+        let mut memory = self.memory.lock().expect("no panic while locked");
+        memory.record_version = memory.record_version.max(version);
     }
 }
 

@@ -124,6 +124,13 @@ impl Node {
         noted
     }
 
+    /// The same off the runtime's threads, for what others need not wait for.
+    pub async fn note(self: &Arc<Node>, change: impl FnOnce(&mut Memory) + Send + 'static) -> Result<(), memory::Error> {
+        let node = self.clone();
+        let written = tokio::task::spawn_blocking(move || node.notebook.change(change)).await;
+        written.unwrap_or_else(|broken| std::panic::resume_unwind(broken.into_panic()))
+    }
+
     /// A look at the parts.
     pub fn look<T>(&self, look: impl FnOnce(&Parts) -> T) -> T {
         look(&self.parts.lock().expect("no panic while locked"))
@@ -164,7 +171,7 @@ impl Node {
             epoch: memory.epoch,
             record_version: memory.record_version,
             run_id: self.server().map(|server| server.run_id().to_owned()),
-            dead: memory.deaths.iter().map(|death| death.run_id.clone()).collect(),
+            dead: self.state.borrow().deaths.iter().map(|death| death.run_id.clone()).collect(),
             stopping: self.look(|parts| parts.stopping),
         }
     }
@@ -230,13 +237,11 @@ async fn watch_over(node: Arc<Node>, server: Arc<Server>) {
     let proof = server.clone().watch_over().await;
     tracing::warn!(pid = server.pid, run_id = server.run_id(), proof, "redis-server is dead");
     let death = api::Death { run_id: server.run_id().to_owned(), proof: proof.clone(), at_ms: unix_ms() };
-    let noted = node.notebook.change(|memory| {
-        memory.note_death(death);
-        memory.server = None;
-    });
     let unassigned = node.look(|parts| parts.duty.role == Role::None && !parts.stopping && !parts.duty.withdrawn);
-    let last_words = node.places.log_tail();
+    let last_words = if unassigned { node.places.log_tail() } else { String::new() };
+    // Said at once: that it is on disk too matters to the next agent only.
     node.change(|parts| {
+        parts.death = Some(death.clone());
         parts.server = None;
         parts.info = None;
         parts.duty = Duty::default();
@@ -246,12 +251,22 @@ async fn watch_over(node: Arc<Node>, server: Arc<Server>) {
         parts.solved("link");
         parts.solved("server");
         parts.works.retain(|work, _| !matches!(work, board::Work::Loading | board::Work::Saving));
-        parts.noted(&noted);
         if unassigned {
             let why = format!("the server ended before it was assigned ({proof}): {last_words}");
             parts.failed_source = Some(api::FailedSource { source: server.birth.source.clone(), definite: false, why });
         }
     });
     node.lease.lay_down(&server, false).await;
+    let noted = node.note(move |memory| {
+        memory.note_death(death);
+        memory.server = None;
+    });
+    let noted = noted.await;
+    node.change(|parts| {
+        if noted.is_ok() {
+            parts.death = None;
+        }
+        parts.noted(&noted);
+    });
     local::inspect(&node).await;
 }

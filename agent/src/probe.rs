@@ -11,13 +11,11 @@ use crate::node::Node;
 use crate::redis::connection::Connection;
 use crate::redis::info::Info;
 use crate::server::Server;
+use crate::timing::{HUNG_AFTER, PROBE_EVERY};
 
-/// How often the server is asked.
-const EVERY: Duration = Duration::from_millis(250);
-/// Without an answer for so long, the server is said not to answer.
-const SILENT_AFTER: Duration = Duration::from_secs(1);
-/// A master that has neither answered nor run for so long, whose data replicas hold, is killed: its death is evidence for a failover.
-const HUNG_AFTER: Duration = Duration::from_secs(2);
+/// Without an answer for so long, the server is said not to answer. A master that has not run either, and whose data replicas hold, is killed
+/// then: its death is evidence for a failover.
+const SILENT_AFTER: Duration = HUNG_AFTER;
 /// A hung replica costs nobody anything but its readers: it gets longer before it is killed, to be started anew.
 const HUNG_REPLICA_AFTER: Duration = Duration::from_secs(30);
 
@@ -25,11 +23,11 @@ const HUNG_REPLICA_AFTER: Duration = Duration::from_secs(30);
 pub(crate) async fn run(node: Arc<Node>, server: Arc<Server>) {
     let mut connection = None;
     let mut silent_since: Option<(Instant, u64)> = None;
-    let mut ticks = tokio::time::interval(EVERY);
+    let mut ticks = tokio::time::interval(PROBE_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while server.proof().is_none() {
         ticks.tick().await;
-        let asked = Instant::now();
+        let (asked, worked) = (Instant::now(), server.effort().map_or(0, |(ticks, _)| ticks));
         match ask(&server, &mut connection).await {
             Answer::Info(info) => {
                 silent_since = None;
@@ -45,7 +43,7 @@ pub(crate) async fn run(node: Arc<Node>, server: Arc<Server>) {
             }
             Answer::Silent if server.proof().is_none() => {
                 let now = server.effort();
-                let (since, before) = *silent_since.get_or_insert((asked, now.map_or(0, |(ticks, _)| ticks)));
+                let (since, before) = *silent_since.get_or_insert((asked, worked));
                 let silence = Silence {
                     lasted: since.elapsed(),
                     hung: now.is_some_and(|(ticks, state)| is_hung(ticks.saturating_sub(before), state)),
@@ -158,8 +156,8 @@ mod tests {
     #[test]
     fn only_a_hung_server_whose_data_others_hold_is_killed() {
         let after = |seconds, hung| Silence { lasted: Duration::from_secs(seconds), hung };
-        assert!(after(2, true).is_deadly(false, Role::Master));
-        assert!(!after(1, true).is_deadly(false, Role::Master), "too early");
+        assert!(after(1, true).is_deadly(false, Role::Master));
+        assert!(!after(0, true).is_deadly(false, Role::Master), "too early");
         assert!(!after(60, false).is_deadly(false, Role::Master), "busy");
         assert!(!after(60, true).is_deadly(true, Role::Master), "alone");
         assert!(!after(5, true).is_deadly(false, Role::Replica), "a replica has longer");

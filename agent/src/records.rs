@@ -81,6 +81,12 @@ impl Records {
         if self.get().as_ref().is_some_and(older) {
             return Ok(());
         }
+        let memory = node.notebook.get();
+        let known = memory.generation.as_ref() == Some(&now.record.generation) && memory.epoch >= now.record.epoch;
+        if known && memory.lease_ms == Some(now.record.lease_ms) {
+            node.notebook.note_version(now.version);
+            return self.show(now);
+        }
         let noted = node.notebook.change(|memory| {
             let same = memory.generation.as_ref() == Some(&now.record.generation);
             memory.record_version = if same { memory.record_version.max(now.version) } else { now.version };
@@ -90,6 +96,10 @@ impl Records {
             memory.epoch = memory.epoch.max(now.record.epoch);
         });
         noted.map_err(|error| error.to_string())?;
+        self.show(now)
+    }
+
+    fn show(&self, now: Seen) -> Result<(), String> {
         self.seen.send_if_modified(|seen| {
             let changed = seen.as_deref() != Some(&now);
             *seen = Some(Arc::new(now));

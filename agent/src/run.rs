@@ -34,7 +34,7 @@ const LOG_CHECK_EVERY: Duration = Duration::from_secs(15);
 pub fn run(config: Config) -> anyhow::Result<()> {
     // Before the runtime: the spawning thread must be none of its threads.
     let spawner = Spawner::start().context("cannot start the spawning thread")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
     let ended = runtime.block_on(live(config, spawner));
     runtime.shutdown_timeout(Duration::from_millis(200));
     ended

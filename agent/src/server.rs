@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -18,8 +19,9 @@ use crate::redis::connection::{Connection, Error};
 use crate::redis::info::{Info, Version};
 use crate::redis::{backlog, conf};
 
-/// How often `/proc/<pid>/stat` is read.
+/// How often `/proc/<pid>/stat` is read, in general and of a master.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+const LOOK_CLOSELY_EVERY: Duration = Duration::from_millis(2);
 /// Longest wait for the proof after a SIGKILL: the main thread ends within milliseconds, unless it sits in an uninterruptible call.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a change of role; then the server is killed.
@@ -49,6 +51,7 @@ pub(crate) struct Server {
     password: String,
     admin: tokio::sync::Mutex<Option<Connection>>,
     dead: watch::Sender<Option<String>>,
+    closely: AtomicBool,
 }
 
 impl Server {
@@ -72,6 +75,7 @@ impl Server {
             password,
             admin: tokio::sync::Mutex::new(None),
             dead: watch::channel(None).0,
+            closely: AtomicBool::new(false),
         })
     }
 
@@ -148,6 +152,11 @@ impl Server {
         self.eye.look().ok().flatten().map(|stat| (stat.cpu_ticks, stat.state))
     }
 
+    /// Whether its death must be noticed at once: that of a master stops all writes.
+    pub fn watch_closely(&self, closely: bool) {
+        self.closely.store(closely, Ordering::Relaxed);
+    }
+
     /// Waits for the proof of death, at most `limit`.
     pub async fn wait_dead(&self, limit: Duration) -> Option<String> {
         let mut dead = self.dead.subscribe();
@@ -182,10 +191,9 @@ impl Server {
 
     /// Watches the process until it is proven dead, then reaps it. Runs once, as a task of its own.
     pub async fn watch_over(self: Arc<Self>) -> String {
-        let mut ticks = tokio::time::interval(LOOK_EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let proof = loop {
-            ticks.tick().await;
+            let closely = self.closely.load(Ordering::Relaxed);
+            tokio::time::sleep(if closely { LOOK_CLOSELY_EVERY } else { LOOK_EVERY }).await;
             match self.eye.look() {
                 Ok(Some(stat)) if stat.is_dead() => break process::describe_end(stat.exit_code),
                 Ok(None) => break "process gone".to_owned(),

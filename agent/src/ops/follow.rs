@@ -40,6 +40,7 @@ pub(super) async fn run(
         // Clients of the old master must look for the new one instead of staying on READONLY errors.
         super::fence::drop_clients(server).await.map_err(from_redis)?;
     }
+    server.watch_closely(false);
     assign(node, stamp)?;
     node.refresh(server).await.map_err(from_redis)?;
     tracing::info!(%master, epoch = stamp.epoch, "following");

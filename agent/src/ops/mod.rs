@@ -106,11 +106,19 @@ async fn in_turn(node: &Arc<Node>, command: Command) -> Result<Done, Halt> {
     }
     gate::admit(&command, &node.known())?;
     let stamp = &command.stamp;
-    let noted = node.remember(|memory| {
-        memory.epoch = memory.epoch.max(stamp.epoch);
-        memory.record_version = memory.record_version.max(stamp.record_version);
-    });
-    noted.map_err(|error| failed("memory", chain(&error)))?;
+    let (epoch, version) = (stamp.epoch, stamp.record_version);
+    if epoch > node.notebook.get().epoch {
+        let noted = node.note(move |memory| {
+            memory.epoch = memory.epoch.max(epoch);
+            memory.record_version = memory.record_version.max(version);
+        });
+        let noted = noted.await;
+        node.change(|parts| parts.noted(&noted));
+        noted.map_err(|error| failed("memory", chain(&error)))?;
+    } else {
+        node.notebook.note_version(version);
+        node.change(|_| {});
+    }
     // It only looks, for a while: a fence must not wait for it.
     if matches!(command.order, Order::CatchUp { .. }) {
         drop(turn);

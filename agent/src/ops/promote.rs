@@ -37,10 +37,14 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp, a
     if !complete {
         return Err(refused("incomplete-copy", "the server has not completed its first sync: it holds no whole copy"));
     }
-    take_office(node, server, asks, open).await?;
-    let noted = node.notebook.change(|memory| memory.assigned_epoch = stamp.epoch);
+    let epoch = stamp.epoch;
+    // Two disks, one here and one in ZooKeeper, are waited for at once.
+    let noted = node.note(move |memory| memory.assigned_epoch = epoch);
+    let (noted, taken) = tokio::join!(noted, take_office(node, server, asks, open));
+    taken?;
     noted.map_err(|error| failed("memory", chain(&error)))?;
     make_master(node, server, stamp).await?;
+    server.watch_closely(true);
     node.change(|parts| {
         parts.duty.role = Role::Master;
         parts.duty.epoch = stamp.epoch;
