@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::admission::Admission;
 use crate::api::{Activity, Death, Epoch, FailedSource, Held, LocalDump, Redis, Role, Settings, State, Uploads};
 use crate::config::Config;
 use crate::lease::Standing;
@@ -67,6 +68,8 @@ pub(crate) struct Parts {
     pub death: Option<Death>,
     /// The lease.
     pub standing: Standing,
+    /// Who may replicate from this server.
+    pub admission: Option<Admission>,
     /// Where the stream stood when writes were held back.
     pub held: Option<Held>,
     pub works: BTreeMap<Work, Activity>,
@@ -89,6 +92,12 @@ impl Parts {
     pub fn problem(&mut self, subject: &'static str, text: String) {
         self.solved(subject);
         self.problems.push((subject, text));
+    }
+
+    /// The same for one that follows from another: it is shown only when nothing else is amiss.
+    pub fn remark(&mut self, subject: &'static str, text: String) {
+        self.solved(subject);
+        self.problems.insert(0, (subject, text));
     }
 
     /// Takes the problem of `subject` back.
@@ -127,7 +136,7 @@ pub(crate) fn render(parts: &Parts, memory: &Memory, config: &Config, agent: &cr
         role: parts.info.as_ref().map_or(Role::None, |info| info.role),
         serving: parts.serving(),
         lease_ms_left: None,
-        lease: parts.standing.describe(),
+        lease: parts.standing.describe(parts.admission.as_ref()),
         promised: false,
         held: parts.held.clone().filter(|_| parts.standing.is_held()),
         redis: parts.server.as_ref().map(|server| redis(server, parts, config)),

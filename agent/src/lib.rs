@@ -1,7 +1,9 @@
 //! The agent: supervises one redis-server inside one Aurora instance and carries out the controller's commands.
 
+mod admission;
 pub mod api;
 mod board;
+mod breaks;
 pub mod causes;
 pub mod client;
 pub mod clock;

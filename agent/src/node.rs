@@ -247,6 +247,7 @@ async fn watch_over(node: Arc<Node>, server: Arc<Server>) {
         parts.duty = Duty::default();
         parts.standing = lease::Standing::default();
         parts.held = None;
+        parts.admission = None;
         local::begin(parts);
         parts.solved("link");
         parts.solved("server");

@@ -20,7 +20,7 @@ use crate::snapshot::Sha256;
 use crate::spawn::Spawner;
 use crate::store::{self, Progress, Store};
 use crate::zk::Keeper;
-use crate::{doors, http, lag, lease, local, obedience, ops, predecessor, promise, records, uploads};
+use crate::{admission, breaks, doors, http, lag, lease, local, obedience, ops, predecessor, promise, records, uploads};
 
 /// Longest wait for the command under way when the agent is to end.
 const TURN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,6 +51,7 @@ async fn live(config: Config, spawner: Spawner) -> anyhow::Result<()> {
         tokio::spawn(http::serve(listener, node.clone()));
     }
     tokio::spawn(lease::mirror(node.clone()));
+    tokio::spawn(admission::run(node.clone()));
     tokio::spawn(promise::watch(node.clone()));
     tokio::spawn(records::follow(node.clone()));
     tokio::spawn(obedience::run(node.clone()));
@@ -89,10 +90,14 @@ fn prepare(config: Config, places: Places, spawner: Spawner) -> anyhow::Result<A
         paths: config.paths.clone(),
         task_id: config.task_id.clone(),
         token: config.secret.as_ref().map(Secret::agent_token),
-        never_stops: false,
+        broken: breaks::broken(),
     });
     let lease = lease.context("cannot start the lease thread")?;
     let node = Node::new(config, places, notebook, keeper, lease, spawner, store);
+    if let Some(warning) = breaks::warning() {
+        tracing::error!(warning, "NOT SAFE");
+        node.change(|parts| parts.problem("broken-on-purpose", warning));
+    }
     if let Some(damage) = damage {
         tracing::error!(damage, "memory lost");
         node.change(|parts| parts.problem("memory-damaged", damage));

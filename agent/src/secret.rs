@@ -90,11 +90,19 @@ impl Secret {
     pub fn api_token(&self) -> String {
         self.derive("api-token")
     }
+}
 
-    /// Password of the Redis user `user` (`admin`, `repl`).
-    pub fn redis_password(&self, user: &str) -> String {
-        self.derive(&format!("redis-user:{user}"))
+/// Password that both ends derive from `purpose`. Without a secret file anybody can, for which everything must be on loopback.
+pub fn derive_or_open(secret: Option<&Secret>, cluster: &str, purpose: &str) -> String {
+    match secret {
+        Some(secret) => secret.derive(purpose),
+        None => Secret { key: b"no secret file".to_vec(), cluster: cluster.to_owned() }.derive(purpose),
     }
+}
+
+/// As Redis keeps passwords.
+pub(crate) fn sha256_hex(password: &str) -> String {
+    hex::encode(<Sha256 as sha2::Digest>::digest(password))
 }
 
 /// Whether an `Authorization` header carries `token`; takes the same time wherever they differ. With no token asked, always.
@@ -118,7 +126,8 @@ mod tests {
         let (a, b) = (secret("r/e/a"), secret("r/e/b"));
         assert_ne!(a.agent_token(), a.api_token());
         assert_ne!(a.agent_token(), b.agent_token());
-        assert_ne!(a.redis_password("admin"), a.redis_password("repl"));
+        assert_ne!(derive_or_open(Some(&a), "r/e/a", "x"), derive_or_open(Some(&a), "r/e/a", "y"));
+        assert_ne!(derive_or_open(Some(&a), "r/e/a", "x"), derive_or_open(None, "r/e/a", "x"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Invariants: a server counts as dead only on proof (`/proc` state Z or X, or gone). Role changes go over one connection in order; one
 //! that stays unanswered may still happen later, so the server is killed before anything else is said of it.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,9 @@ const LOOK_CLOSELY_EVERY: Duration = Duration::from_millis(2);
 const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a change of role; then the server is killed.
 pub(crate) const ROLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How the names of members' users begin.
+pub(crate) const MEMBER: &str = "member-";
 
 /// What a server was started as.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,6 +111,21 @@ impl Server {
     /// `INFO`, after everything sent before it.
     pub async fn info(&self, limit: Duration) -> Result<Info, Error> {
         self.ordered(async |connection: &mut Connection| connection.info(limit).await).await
+    }
+
+    /// Users made for members of the cluster.
+    pub async fn members(&self) -> Result<Vec<String>, Error> {
+        let users = self.ordered(async |connection: &mut Connection| connection.call("ACL USERS", ROLE_TIMEOUT).await);
+        let users: Vec<String> = users.await?;
+        Ok(users.into_iter().filter(|user| user.starts_with(MEMBER)).collect())
+    }
+
+    /// Those of them who are connected at the moment.
+    pub async fn linked_members(&self) -> Result<BTreeSet<String>, Error> {
+        let list = self.ordered(async |connection: &mut Connection| connection.call("CLIENT LIST", ROLE_TIMEOUT).await);
+        let list: String = list.await?;
+        let users = list.split_ascii_whitespace().filter_map(|field| field.strip_prefix("user="));
+        Ok(users.filter(|user| user.starts_with(MEMBER)).map(str::to_owned).collect())
     }
 
     /// One call at a time, over one connection; a connection that gave no answer is not used again.

@@ -10,14 +10,13 @@ use std::time::{Duration, Instant};
 
 use agent::api::{AnswerKind, Order, Position, State};
 use agent::record::Phase;
-use common::{Rig, TestAgent, Writer, ask, member, redis, signal, until};
+use common::{Rig, TestAgent, Writer, ask, redis, signal, until};
 use rustix::process::Signal;
 
 async fn pair(rig: &mut Rig) -> (TestAgent, TestAgent) {
     let (a, b) = (rig.agent(0, &[]).await, rig.agent(1, &[]).await);
     rig.lead(&a).await;
-    let replica = rig.attach(&b, &a).await;
-    rig.commit(|r| r.known_replicas = vec![member(&replica)]).await;
+    rig.attach(&b, &a).await;
     rig.renewed(&["task-1"]).await;
     until("the master sees its replica", async || (a.state(rig).await.redis?.connected_replicas == 1).then_some(())).await;
     (a, b)

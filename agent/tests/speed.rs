@@ -18,7 +18,6 @@ async fn a_death_is_told_and_a_promotion_done_within_milliseconds() {
     let (a, b) = (rig.agent(0, &[]).await, rig.agent(1, &[]).await);
     let master = rig.lead(&a).await.redis.unwrap();
     let replica = rig.attach(&b, &a).await;
-    rig.commit(|r| r.known_replicas = vec![member(&replica)]).await;
     ask(&a.redis(), "SET k v").await.unwrap();
     let mut stream = std::pin::pin!(rig.http.watch(&a.address()).await.unwrap());
     assert!(stream.next().await.unwrap().unwrap().deaths.is_empty());

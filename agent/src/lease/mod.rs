@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::admission::Admission;
 use crate::api::{Epoch, LeaseState};
 use crate::clock;
 use crate::node::Node;
@@ -54,6 +55,13 @@ pub(crate) struct TermView {
     pub trouble: String,
 }
 
+impl TermView {
+    /// Whether the last committed renewal stands on this very record.
+    pub fn rests_on(&self, seen: &Seen) -> bool {
+        self.committed == Some(seen.version) && self.ground.generation == seen.record.generation
+    }
+}
+
 impl Standing {
     /// Time left of the lease; absent without one.
     pub fn left(&self) -> Option<Duration> {
@@ -71,10 +79,12 @@ impl Standing {
     }
 
     /// What the controller is told.
-    pub fn describe(&self) -> Option<LeaseState> {
+    pub fn describe(&self, admission: Option<&Admission>) -> Option<LeaseState> {
         let term = self.term.as_ref().filter(|term| term.reason != Some(Reason::Deposed))?;
         let record_version = term.committed?;
-        Some(LeaseState { record_version, failsafe: term.on_promises, ..LeaseState::default() })
+        let fits = |admission: &&Admission| admission.run_id == term.run_id && admission.epoch == term.ground.epoch;
+        let Admission { admitted, removed, removed_at, .. } = admission.filter(fits).cloned().unwrap_or_default();
+        Some(LeaseState { record_version, admitted, removed, removed_at, failsafe: term.on_promises })
     }
 
     /// What people are told when something is amiss.
@@ -122,7 +132,7 @@ impl Lease {
     /// Takes office for a server that the record names: done once the first renewal is committed and the server may take writes. The error
     /// says why not; then no term runs.
     pub async fn take_office(&self, office: Office) -> Result<(), String> {
-        let limit = crate::timing::office_bound(Duration::from_millis(office.record.record.lease_ms)) + THREAD_LIMIT;
+        let limit = Duration::from_millis(office.record.record.lease_ms) / 2 + THREAD_LIMIT;
         let (reply, answer) = oneshot::channel();
         self.tell(Order::TakeOffice { office, reply }, limit, answer).await?
     }
@@ -154,6 +164,11 @@ impl Lease {
         answer.map_err(|_| "another command has taken its place".to_owned())
     }
 
+    /// Follows how the lease stands.
+    pub fn follow(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+
     /// How the lease stands.
     pub fn standing(&self) -> Standing {
         self.standing.borrow().clone()
@@ -172,7 +187,7 @@ impl Lease {
 
 /// Shows how the lease stands, for as long as the agent runs.
 pub(crate) async fn mirror(node: Arc<Node>) {
-    let mut standing = node.lease.standing.clone();
+    let mut standing = node.lease.follow();
     loop {
         let now = standing.borrow_and_update().clone();
         let problem = now.problem();
@@ -182,7 +197,9 @@ pub(crate) async fn mirror(node: Arc<Node>) {
             }
             parts.standing = now;
             match problem {
-                Some(problem) => parts.problem("lease", problem),
+                // What is behind it is shown first, unless writes stand still.
+                Some(problem) if parts.standing.forbids_writes() => parts.problem("lease", problem),
+                Some(problem) => parts.remark("lease", problem),
                 None => parts.solved("lease"),
             }
         });

@@ -130,6 +130,7 @@ pub enum Reason {
 struct Sent {
     number: u64,
     at: Duration,
+    generation: String,
     lease: Duration,
     failsafe_max: Duration,
     record_version: i32,
@@ -235,9 +236,14 @@ impl Term {
         self.end
     }
 
-    /// Record version of the last committed renewal.
+    /// Record version of the last committed renewal; absent before one in the generation of the ground.
     pub fn committed_version(&self) -> Option<i32> {
-        self.committed().map(|sent| sent.record_version)
+        self.committed().filter(|sent| sent.generation == self.ground.generation).map(|sent| sent.record_version)
+    }
+
+    /// Whether a renewal was ever committed.
+    pub fn has_begun(&self) -> bool {
+        self.committed.is_some()
     }
 
     /// Whether the lease runs on promises.
@@ -466,6 +472,7 @@ impl Term {
         self.sent.push(Sent {
             number,
             at: now,
+            generation: self.ground.generation.clone(),
             lease: self.ground.lease,
             failsafe_max: self.ground.failsafe_max,
             record_version: self.ground.record_version,

@@ -15,6 +15,7 @@ use super::timer::Timer;
 use super::zookeeper::{self, Holder, Renewed};
 use super::{Lease, Office, Order, Reason, Standing, TermView};
 use crate::api::PromiseRequest;
+use crate::breaks::Broken;
 use crate::client::Client;
 use crate::clock::since_boot;
 use crate::record::{Lease as Content, Paths, Peer};
@@ -41,8 +42,8 @@ pub(crate) struct Setup {
     pub paths: Paths,
     pub task_id: String,
     pub token: Option<String>,
-    /// Test only: the end of a lease stops nothing.
-    pub never_stops: bool,
+    /// Tests only: what does not hold.
+    pub broken: Broken,
 }
 
 /// Starts the thread. It ends with the process.
@@ -198,7 +199,8 @@ impl Desk {
             return;
         }
         let now = since_boot();
-        let deadline = now + timing::office_bound(ground.lease);
+        // A commit that comes later leaves too little time to open in.
+        let deadline = now + ground.lease / 2;
         let before = self.office.take().filter(|office| office.server.pid == server.pid);
         let same = |office: &InOffice| {
             let stands = office.term.ground();
@@ -363,7 +365,7 @@ impl InOffice {
         if let Some((_, reply)) = self.waiting.take() {
             let _ = reply.send(answer);
         }
-        failed && self.term.committed_version().is_none()
+        failed && !self.term.has_begun()
     }
 }
 
@@ -426,10 +428,10 @@ impl Setup {
                     back(Back::Event(zookeeper::read_record(&keeper, &paths, &holder, &ground).await));
                 });
             }
-            Effect::Pause if self.never_stops && office.term.reason() == Some(Reason::Expired) => {
+            Effect::Pause if self.ignores(office.term.reason()) => {
                 return Some(Event::Paused(true));
             }
-            Effect::Kill if self.never_stops => {}
+            Effect::Kill if self.broken.lease => {}
             Effect::Pause => {
                 let link = office.link.clone();
                 tokio::spawn(async move { back(Back::Event(Event::Paused(link.ask(PAUSE, PAUSE_BOUND, false).await))) });
@@ -441,6 +443,15 @@ impl Setup {
             Effect::Kill => office.server.send_kill(),
         }
         None
+    }
+
+    /// Whether a promise is broken on purpose.
+    fn ignores(&self, reason: Option<Reason>) -> bool {
+        match reason {
+            Some(Reason::Expired) => self.broken.lease,
+            Some(Reason::Deposed) => self.broken.fence,
+            _ => false,
+        }
     }
 
     fn content(&self, office: &InOffice, asks: Vec<Peer>) -> Content {

@@ -7,19 +7,23 @@ use super::promote::is_write_refused;
 use super::{Done, Halt, failed, from_redis};
 use crate::api::Stamp;
 use crate::node::Node;
+use crate::redis::conf::DEAD_PORT;
 use crate::redis::connection::Error;
 use crate::server::{ROLE_TIMEOUT, Server};
 
 const LIMIT: Duration = Duration::from_secs(4);
-/// Nobody listens there; data and position stay, writes are refused.
-const DEAD_PORT: &str = "REPLICAOF 127.0.0.1 1";
 
 /// Cuts the server off for the stamp's epoch.
 pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -> Result<Done, Halt> {
     if node.look(|parts| parts.duty.fenced) == Some(stamp.epoch) {
         return Ok(Done::Now);
     }
-    match server.change_role(DEAD_PORT, ROLE_TIMEOUT).await {
+    if crate::breaks::broken().fence && node.look(|parts| parts.duty.role == crate::api::Role::Master) {
+        node.change(|parts| parts.duty.fenced = Some(stamp.epoch));
+        return Ok(Done::Now);
+    }
+    let (host, port) = DEAD_PORT;
+    match server.change_role(&format!("REPLICAOF {host} {port}"), ROLE_TIMEOUT).await {
         Ok(()) => {}
         // The server was killed for its silence: that is a fence too, and its death is in the state.
         Err(error) if !error.is_reply() => return proven_dead(node, server).await,

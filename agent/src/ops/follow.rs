@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::promote::open_port;
 use super::{Done, Halt, aside, failed, from_redis, refused};
+use crate::admission::{self, Credential};
 use crate::api::{Address, Position, Role, Stamp};
 use crate::causes::chain;
 use crate::node::Node;
@@ -30,6 +31,9 @@ pub(super) async fn run(
     if info.loading {
         return Err(refused("loading", "the server is still loading its dataset"));
     }
+    let Credential { user, password } = admission::credential(node, stamp.epoch, &node.config.task_id, server.run_id());
+    server.set("masteruser", &user, ROLE_TIMEOUT).await.map_err(from_redis)?;
+    server.set("masterauth", &password, ROLE_TIMEOUT).await.map_err(from_redis)?;
     if !follows {
         save_if_ahead(node, server, stamp, &info, fork.as_ref()).await?;
         server.change_role(&format!("REPLICAOF {} {}", master.host, master.port), ROLE_TIMEOUT).await.map_err(from_redis)?;
@@ -69,7 +73,9 @@ async fn save_if_ahead(
     let seen = node.records.get();
     let record = seen.as_ref().map(|seen| &seen.record);
     // Without keys there is nothing to lose; an unfinished first sync is nobody's newest copy.
-    let worth = info.keys() > 0 && node.look(|parts| parts.duty.complete);
+    // What a replica was started from was set aside then.
+    let (complete, assigned) = node.look(|parts| (parts.duty.complete, parts.duty.role != Role::None));
+    let worth = info.keys() > 0 && complete && (assigned || server.birth.source != super::start::REPLICA);
     if worth && aside::is_ahead(&info.replid, info.offset, fork, record) {
         aside::live(node, server, stamp.epoch).await?;
     }

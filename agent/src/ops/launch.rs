@@ -6,7 +6,6 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{Halt, failed};
-use crate::api::Address;
 use crate::causes::chain;
 use crate::memory::ServerNote;
 use crate::node::Node;
@@ -20,16 +19,16 @@ const FIRST_ANSWER: Duration = Duration::from_secs(15);
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// What to start.
-pub(super) struct Start<'a> {
+pub(super) struct Start {
     pub program: Ready,
     pub birth: Birth,
-    pub replicaof: Option<&'a Address>,
+    pub replica: bool,
     /// Whether the data in the directory is a whole copy.
     pub complete: bool,
 }
 
 /// Starts it. On an error no server runs.
-pub(super) async fn launch(node: &Arc<Node>, start: Start<'_>) -> Result<(), Halt> {
+pub(super) async fn launch(node: &Arc<Node>, start: Start) -> Result<(), Halt> {
     node.places.remove_leftovers().map_err(|e| failed("sandbox", e))?;
     let server = spawn(node, &start).await?;
     let note = ServerNote {
@@ -71,17 +70,16 @@ pub(super) async fn launch(node: &Arc<Node>, start: Start<'_>) -> Result<(), Hal
     }
 }
 
-async fn spawn(node: &Node, start: &Start<'_>) -> Result<Arc<Server>, Halt> {
+async fn spawn(node: &Node, start: &Start) -> Result<Arc<Server>, Halt> {
     let password = Uuid::new_v4().simple().to_string();
     let dir = node.places.data();
-    let repl_password = node.config.secret.as_ref().map(|secret| secret.redis_password(conf::REPL));
     let config = conf::render(&Wanted {
         version: start.program.version,
         dir: &dir.to_string_lossy(),
         address: &node.config.redis,
-        replicaof: start.replicaof,
+        replica: start.replica,
         admin_password: &password,
-        repl_password: repl_password.as_deref(),
+        secured: node.config.secret.is_some(),
         client_password: node.config.client_password.as_deref(),
         pass_through: &node.config.pass_through,
     });

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Done, Halt, failed, from_redis, refused};
+use crate::admission;
 use crate::api::{Role, Stamp};
 use crate::causes::chain;
 use crate::lease::Office;
@@ -75,7 +76,9 @@ fn time_left(node: &Node, server: &Server, stamp: &Stamp) -> Result<Duration, Ha
     }
 }
 
-async fn make_master(node: &Node, server: &Arc<Server>, stamp: &Stamp) -> Result<(), Halt> {
+async fn make_master(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -> Result<(), Halt> {
+    let seen = node.records.get().ok_or_else(|| refused("no-record", "the record has not been read"))?;
+    admission::admit(node, server, &seen, stamp.epoch).await.map_err(from_redis)?;
     server.change_role("REPLICAOF NO ONE", time_left(node, server, stamp)?).await.map_err(from_redis)?;
     server.begin_backlog().await.map_err(|error| failed("backlog", error))?;
     super::configure::set_belt(node, server, 0).await?;

@@ -98,7 +98,7 @@ async fn restore(node: &Arc<Node>, store: &Store, snapshot: &SnapshotId, birth: 
     }
     let started = async {
         put_in_place(node, &path, &manifest)?;
-        launch(node, Start { program, birth: birth.clone(), replicaof: None, complete: true }).await
+        launch(node, Start { program, birth: birth.clone(), replica: false, complete: true }).await
     };
     started.await.map_err(|halt| match halt {
         Halt::Refused(refusal) => (false, refusal.message),

@@ -13,12 +13,15 @@ use crate::program::Ready;
 use crate::rdb;
 use crate::server::Birth;
 
+/// What the source of a replica is called.
+pub(super) const REPLICA: &str = "replica";
+
 /// What a source is called in the state.
 pub(super) fn label(source: &Source) -> String {
     match source {
         Source::Empty => "empty".into(),
         Source::Local { sha256 } => format!("local:{sha256}"),
-        Source::ReplicaOf { .. } => "replica".into(),
+        Source::ReplicaOf { .. } => REPLICA.into(),
     }
 }
 
@@ -33,9 +36,9 @@ pub(super) async fn run(node: &Arc<Node>, stamp: &Stamp, source: Source) -> Resu
     let result = match &source {
         Source::Empty => from_nothing(node, program, birth.clone()).await,
         Source::Local { sha256 } => from_local(node, program, birth.clone(), sha256).await,
-        Source::ReplicaOf { master, fork } => {
+        Source::ReplicaOf { fork, .. } => {
             let complete = keep_usable_dump(node, &program, stamp.epoch, fork.as_ref()).await?;
-            launch(node, Start { program, birth: birth.clone(), replicaof: Some(master), complete }).await
+            launch(node, Start { program, birth: birth.clone(), replica: true, complete }).await
         }
     };
     if let Err(Halt::Failed { message, .. }) = &result {
@@ -66,7 +69,7 @@ async fn from_nothing(node: &Arc<Node>, program: Ready, birth: Birth) -> Result<
     let memory = node.notebook.get();
     let epoch = memory.dump.map_or(0, |note| note.epoch);
     node.places.set_data_aside(epoch, unix_ms()).map_err(|e| failed("sandbox", e))?;
-    launch(node, Start { program, birth, replicaof: None, complete: true }).await
+    launch(node, Start { program, birth, replica: false, complete: true }).await
 }
 
 async fn from_local(node: &Arc<Node>, program: Ready, birth: Birth, sha256: &str) -> Result<(), Halt> {
@@ -88,7 +91,7 @@ async fn from_local(node: &Arc<Node>, program: Ready, birth: Birth, sha256: &str
         report(node, &birth.source, true, &why.to_string());
         return Err(refused("too-new", why.to_string()));
     }
-    launch(node, Start { program, birth, replicaof: None, complete: true }).await
+    launch(node, Start { program, birth, replica: false, complete: true }).await
 }
 
 /// Makes sure that a replica starts from a dump that can be loaded, or from none. One that is ahead of the master, or unreadable, is set

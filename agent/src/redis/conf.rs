@@ -1,7 +1,7 @@
 //! The configuration a server gets on stdin, generated afresh at every start. Pure.
 //!
 //! The server starts closed: no TCP port, a unix socket that only the agent can use. Clients get the default user without the
-//! commands that change roles, persistence or configuration; replicas a user that can only replicate.
+//! commands that change roles, persistence or configuration; replicas get users of their own once this server leads.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,8 +17,8 @@ pub(crate) const SOCKET: &str = "r.sock";
 pub(crate) const DUMP: &str = "dump.rdb";
 /// The agent's own user.
 pub(crate) const ADMIN: &str = "admin";
-/// The user replicas connect as.
-pub(crate) const REPL: &str = "repl";
+/// Nobody listens there: a replica of it keeps its data and its position, and takes no writes.
+pub(crate) const DEAD_PORT: (&str, u16) = ("127.0.0.1", 1);
 
 /// What a start needs to know.
 #[derive(Debug)]
@@ -28,12 +28,12 @@ pub(crate) struct Wanted<'a> {
     pub dir: &'a str,
     /// Address to listen on and to announce; its port stays closed until an assignment.
     pub address: &'a Address,
-    /// Start as a replica of this one.
-    pub replicaof: Option<&'a Address>,
+    /// Start as a replica, of nobody yet: only then the position in the dump stays of use.
+    pub replica: bool,
     /// Password of [`ADMIN`].
     pub admin_password: &'a str,
-    /// Password of [`REPL`]; without one, replication is open, for which everything must be on loopback.
-    pub repl_password: Option<&'a str>,
+    /// Whether there is a secret; without one everything must be on loopback.
+    pub secured: bool,
     /// Password of clients (the default user).
     pub client_password: Option<&'a str>,
     /// The user's settings, key and value as they stand in a configuration line.
@@ -118,16 +118,15 @@ pub(crate) fn render(wanted: &Wanted<'_>) -> String {
     }
     line("dir", &quote(wanted.dir));
     line("bind", &wanted.address.host);
-    line("protected-mode", if wanted.repl_password.is_some() { "no" } else { "yes" });
+    line("protected-mode", if wanted.secured { "no" } else { "yes" });
     line("replica-announce-ip", &wanted.address.host);
     line("replica-announce-port", &wanted.address.port.to_string());
-    line("masteruser", REPL);
-    line("masterauth", &quote(wanted.repl_password.unwrap_or("none")));
     for user in users(wanted) {
         line("user", &user);
     }
-    if let Some(master) = wanted.replicaof {
-        line("replicaof", &format!("{} {}", master.host, master.port));
+    if wanted.replica {
+        let (host, port) = DEAD_PORT;
+        line("replicaof", &format!("{host} {port}"));
     }
     text
 }
@@ -183,7 +182,6 @@ fn users(wanted: &Wanted<'_>) -> Vec<String> {
     let secret = |password: Option<&str>| password.map_or("nopass".into(), |p| format!("#{}", hex::encode(Sha256::digest(p))));
     vec![
         format!("{ADMIN} on {} ~* &* +@all", secret(Some(wanted.admin_password))),
-        format!("{REPL} on {} +psync +replconf +ping", secret(wanted.repl_password)),
         format!("default on {} ~* &* {}", secret(wanted.client_password), client_rules(&wanted.version)),
     ]
 }
@@ -218,9 +216,9 @@ mod tests {
             version,
             dir: "/sandbox/a b",
             address: &address,
-            replicaof: None,
+            replica: false,
             admin_password: "pw",
-            repl_password: None,
+            secured: false,
             client_password: None,
             pass_through: &none,
         };
@@ -240,17 +238,17 @@ mod tests {
         assert_eq!(value(&lines, "dir"), Some("\"/sandbox/a b\""));
         assert_eq!(value(&lines, "shutdown-on-sigterm"), Some("nosave now force"));
         assert_eq!(value(&lines, "protected-mode"), Some("yes"));
-        assert!(lines.iter().any(|l| l.starts_with("user repl on nopass +psync")));
+        let users: Vec<&str> = lines.iter().filter_map(|l| l.strip_prefix("user ")?.split(' ').next()).collect();
+        assert_eq!(users, [ADMIN, "default"], "nobody replicates before a record lists it");
     }
 
     #[test]
-    fn no_password_stands_in_clear_but_the_one_replicas_present() {
+    fn no_password_stands_in_clear() {
         let lines = lines("Redis server v=7.0.15", |w| {
-            (w.admin_password, w.repl_password, w.client_password) = ("admin-secret", Some("repl-secret"), Some("client-secret"));
+            (w.admin_password, w.secured, w.client_password) = ("admin-secret", true, Some("client-secret"));
         });
         let text = lines.join("\n");
         assert!(!text.contains("admin-secret") && !text.contains("client-secret"));
-        assert_eq!(text.matches("repl-secret").count(), 1);
         assert_eq!(value(&lines, "protected-mode"), Some("no"));
     }
 
@@ -265,16 +263,16 @@ mod tests {
             version: Version::from_banner("Redis server v=7.0.15").unwrap(),
             dir: "/d",
             address: &address,
-            replicaof: Some(&address),
+            replica: true,
             admin_password: "a",
-            repl_password: None,
+            secured: false,
             client_password: None,
             pass_through: &settings,
         };
         let lines: Vec<String> = render(&wanted).lines().map(str::to_owned).collect();
         assert_eq!(value(&lines, "repl-backlog-size"), Some("1gb"));
         assert_eq!(value(&lines, "appendonly"), Some("no"));
-        assert_eq!(value(&lines, "replicaof"), Some("::1 1"));
+        assert_eq!(value(&lines, "replicaof"), Some("127.0.0.1 1"));
     }
 
     #[test]

@@ -216,9 +216,12 @@ impl Rig {
 
     /// The next epoch with this server as the master.
     pub async fn promote(&mut self, agent: &TestAgent, state: &State) -> State {
-        let member = member(state);
+        let winner = member(state);
         self.commit(|r| {
-            (r.epoch, r.phase, r.master) = (r.epoch + 1, Phase::Promoting, Some(member));
+            // The deposed master may come back as a replica, the winner is none any more.
+            r.known_replicas.extend(r.master.take());
+            r.known_replicas.retain(|member| member.run_id != winner.run_id);
+            (r.epoch, r.phase, r.master) = (r.epoch + 1, Phase::Promoting, Some(winner));
         })
         .await;
         let state = self.done(agent, Order::Promote { asks: Vec::new() }).await;
@@ -228,13 +231,23 @@ impl Rig {
     }
 
     /// Has `agent` start as a replica of `master`, assigned and linked.
-    pub async fn attach(&self, agent: &TestAgent, master: &TestAgent) -> State {
+    pub async fn attach(&mut self, agent: &TestAgent, master: &TestAgent) -> State {
         let source = Source::ReplicaOf { master: master.redis(), fork: None };
-        self.done(agent, Order::Start { source }).await;
+        let started = self.done(agent, Order::Start { source }).await;
+        let listed = member(&started);
+        self.commit(|r| r.known_replicas.push(listed)).await;
         self.follow(agent, master).await
     }
 
+    /// Waits until the master lets this agent's server replicate.
+    pub async fn admitted(&self, agent: &TestAgent, master: &TestAgent) {
+        let run_id = agent.state(self).await.redis.unwrap().run_id;
+        until("the master admits it", async || master.state(self).await.lease.filter(|lease| lease.admitted.contains(&run_id)))
+            .await;
+    }
+
     pub async fn follow(&self, agent: &TestAgent, master: &TestAgent) -> State {
+        self.admitted(agent, master).await;
         self.done(agent, Order::Follow { master: master.redis(), fork: None }).await;
         until("the link is up", async || {
             let state = agent.state(self).await;
