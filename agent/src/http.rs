@@ -174,6 +174,7 @@ async fn quit(Shared(node): Shared<Arc<Node>>, _: HeaderMap) -> &'static str {
 /// `POST /abortabortabort`: ends the server in good order; the process waits for its SIGTERM.
 async fn abort(Shared(node): Shared<Arc<Node>>) -> &'static str {
     tracing::info!("asked to end now (/abortabortabort)");
+    node.aborted.notify_waiters();
     tokio::spawn(async move { run::end_now(&node).await });
     "ending\n"
 }

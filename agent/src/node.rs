@@ -54,6 +54,8 @@ pub(crate) struct Node {
     pub doors: Doors,
     pub master_offset: MasterOffset,
     pub promises: Promises,
+    /// The instance is to end at once.
+    pub aborted: tokio::sync::Notify,
     agent: api::Agent,
     parts: Mutex<Parts>,
     state: watch::Sender<State>,
@@ -96,6 +98,7 @@ impl Node {
             doors: Doors::default(),
             master_offset: MasterOffset::default(),
             promises,
+            aborted: tokio::sync::Notify::new(),
             agent,
             parts: Mutex::new(parts),
             state,

@@ -8,13 +8,14 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::api::{Role, State};
+use crate::api::Role;
 use crate::board::Work;
 use crate::causes::chain;
 use crate::config::{Config, Program};
 use crate::files::Places;
 use crate::memory::Notebook;
 use crate::node::Node;
+use crate::record::{Phase, Record};
 use crate::secret::Secret;
 use crate::snapshot::Sha256;
 use crate::spawn::Spawner;
@@ -175,20 +176,29 @@ fn has_sum(path: &std::path::Path, sum: Sha256) -> bool {
     std::fs::read(path).is_ok_and(|bytes| <sha2::Sha256 as sha2::Digest>::digest(bytes)[..] == sum.0)
 }
 
-/// Waits until somebody else leads, if this server leads and others hold its data; then ends as [`end_now`].
+/// Waits until somebody else leads, if this server leads and others hold its data; then ends as [`end_now`]. Until the record names the other
+/// one, the controller needs this agent: for its fence, and for the offset that was reached.
 async fn end_in_good_order(node: &Arc<Node>) {
     node.change(|parts| parts.stopping = true);
-    let mut states = node.subscribe();
-    let leads = |state: &State| state.redis.is_some() && state.role == Role::Master && state.fenced_epoch.is_none();
-    let now = node.state();
-    if leads(&now) && now.serving && now.redis.is_some_and(|redis| redis.connected_replicas > 0) {
+    let state = node.state();
+    let has_replicas = state.redis.is_some_and(|redis| redis.connected_replicas > 0);
+    if state.role == Role::Master && state.serving && has_replicas {
         tracing::info!(limit = ?HAND_OVER_TIMEOUT, "this server leads: waiting until another one takes over");
-        let handed_over = states.wait_for(|state| !leads(state));
-        if tokio::time::timeout(HAND_OVER_TIMEOUT, handed_over).await.is_err() {
-            tracing::warn!("nobody took over in time");
+        let mut records = node.records.subscribe();
+        let another_leads =
+            records.wait_for(|seen| seen.as_ref().is_some_and(|seen| names_another(&seen.record, &node.config.task_id)));
+        tokio::select! {
+            _ = another_leads => tracing::info!("another server leads"),
+            () = node.aborted.notified() => tracing::warn!("asked to end at once"),
+            () = tokio::time::sleep(HAND_OVER_TIMEOUT) => tracing::warn!("nobody took over in time"),
         }
     }
     end_now(node).await;
+}
+
+fn names_another(record: &Record, task_id: &str) -> bool {
+    let in_office = matches!(record.phase, Phase::Promoting | Phase::Stable);
+    in_office && record.master.as_ref().is_some_and(|master| master.task_id != task_id)
 }
 
 /// Sends clients away, ends the server, and gives the spool its time. What is in the spool then still goes when an agent starts here again.

@@ -63,6 +63,26 @@ async fn a_mute_member_that_may_be_asked_ends_the_lease() {
     rig.renewed(&[]).await;
 }
 
+/// What the tests here would see if a lease stopped nothing.
+#[tokio::test]
+async fn a_lease_broken_on_purpose_stops_nothing_and_is_named() {
+    let _turn = TURN.lock().await;
+    let mut rig = Rig::new("broken").await;
+    let agent = rig.agent_that_breaks(0, &[], "lease").await;
+    until("it says so", async || agent.state(&rig).await.problem.filter(|p| p.contains("AURORA_REDIS_BREAK"))).await;
+    let peer = Promiser::start("task-9").await;
+    rig.lead(&agent).await;
+    let listed = peer.member();
+    rig.commit(|r| r.known_replicas = vec![listed]).await;
+    rig.renewed(&["task-9"]).await;
+    let writer = Writer::start(&agent.redis()).await;
+    peer.falls_mute();
+    ensemble().kill();
+    let killed = Instant::now();
+    until("a write beyond the lease", async || (writer.last() > killed + LEASE + SLACK).then_some(())).await;
+    ensemble().start_again();
+}
+
 #[tokio::test]
 async fn with_everybodys_promises_no_write_is_refused() {
     let _turn = TURN.lock().await;

@@ -133,10 +133,15 @@ async fn a_master_asked_to_end_waits_until_another_one_leads() {
     let count = writer.count();
     until("it serves on", async || (writer.count() > count + 10).then_some(())).await;
     rig.commit(|r| (r.epoch, r.phase) = (r.epoch + 1, Phase::Deposing)).await;
-    // The agent fences itself as soon as it reads that; then it ends.
-    assert_eq!(a.ended().await, Some(0));
+    // The agent fences itself as soon as it reads that, and stays to say so.
+    let fenced = until("it is fenced", async || Some(a.state(&rig).await).filter(|s| s.fenced_epoch == Some(3))).await;
+    rig.done(&b, Order::CatchUp { position: position(&fenced), within_ms: 2000 }).await;
+    assert_eq!(a.state(&rig).await.fenced_epoch, Some(3));
     let cut = rig.done(&b, Order::Fence).await;
+    let begun = Instant::now();
     rig.promote(&b, &cut).await;
+    assert_eq!(a.ended().await, Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

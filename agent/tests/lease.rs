@@ -73,6 +73,19 @@ async fn a_master_that_the_record_no_longer_names_stops_at_once() {
     ask(&agent.redis(), "SET x 1").await.unwrap();
 }
 
+/// What the test above would see if a fence stopped nothing.
+#[tokio::test]
+async fn a_fence_broken_on_purpose_stops_nothing_and_is_named() {
+    let mut rig = Rig::new("broken").await;
+    let agent = rig.agent_that_breaks(0, &[], "fence").await;
+    rig.lead(&agent).await;
+    rig.commit(|r| (r.epoch, r.phase) = (r.epoch + 1, Phase::Deposing)).await;
+    until("it says it is fenced", async || (agent.state(&rig).await.fenced_epoch == Some(3)).then_some(())).await;
+    ask(&agent.redis(), "SET x 1").await.unwrap();
+    let log = agent.log();
+    assert!(log.contains("ERROR") && log.contains("AURORA_REDIS_BREAK"));
+}
+
 #[tokio::test]
 async fn without_its_nodes_no_lease_is_given() {
     let mut rig = Rig::new("nodes").await;

@@ -167,6 +167,11 @@ impl Rig {
 
     /// Starts an agent in a sandbox of its own.
     pub async fn agent(&self, instance: u32, more: &[&str]) -> TestAgent {
+        self.agent_that_breaks(instance, more, "").await
+    }
+
+    /// The same with a promise broken on purpose.
+    pub async fn agent_that_breaks(&self, instance: u32, more: &[&str], breaks: &'static str) -> TestAgent {
         let sandbox = self.dir.join(format!("sandbox-{instance}"));
         std::fs::create_dir_all(&sandbox).unwrap();
         let mut agent = TestAgent {
@@ -175,6 +180,7 @@ impl Rig {
             redis_port: free_port(),
             http_port: free_port(),
             sandbox,
+            breaks,
             more: more.iter().map(|s| (*s).to_owned()).collect(),
             process: None,
         };
@@ -316,6 +322,8 @@ pub struct TestAgent {
     pub http_port: u16,
     pub sandbox: PathBuf,
     more: Vec<String>,
+    /// Value of `AURORA_REDIS_BREAK`.
+    breaks: &'static str,
     process: Option<Child>,
 }
 
@@ -336,6 +344,7 @@ impl TestAgent {
         process.args(["--zookeeper-session", "2s", "--host-id", "test-host"]);
         process.args(["--instance", &self.instance.to_string(), "--task-id", &self.task_id]);
         process.args(["--redis-port", &self.redis_port.to_string(), "--http-port", &self.http_port.to_string()]);
+        process.env("AURORA_REDIS_BREAK", self.breaks);
         process.args(&self.more).arg("--sandbox").arg(&self.sandbox);
         self.process = Some(process.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
         until("the agent has read the record", async || {
