@@ -191,14 +191,15 @@ pub(crate) async fn mirror(node: Arc<Node>) {
     loop {
         let now = standing.borrow_and_update().clone();
         let problem = now.problem();
+        let expired = now.term.as_ref().is_some_and(|term| term.reason == Some(Reason::Expired));
         node.change(|parts| {
             if !now.is_held() {
                 parts.held = None;
             }
             parts.standing = now;
             match problem {
-                // What is behind it is shown first, unless writes stand still.
-                Some(problem) if parts.standing.forbids_writes() => parts.problem("lease", problem),
+                // What is behind it is shown first, unless writes stand still and nothing else will change that.
+                Some(problem) if expired => parts.problem("lease", problem),
                 Some(problem) => parts.remark("lease", problem),
                 None => parts.solved("lease"),
             }
