@@ -15,8 +15,8 @@ use crate::api::Role;
 use crate::node::Node;
 use crate::zk::{self, Session};
 
-/// Own nodes are looked after this often, for others can delete them.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Own nodes are looked after this often, for others can delete or overwrite them.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// Longest wait for the withdrawal before a server is stopped: ZooKeeper may be away.
 const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
@@ -123,7 +123,7 @@ async fn arrange(node: &Node, client: &zkc::Client, wanted: Role, open: &mut Ope
     } else if look {
         let mut standing = Vec::new();
         for path in &open.paths {
-            if zk::call("look at", path, client.check_stat(path)).await?.is_some() {
+            if stands(node, client, path).await? {
                 standing.push(path.clone());
             }
         }
@@ -141,7 +141,18 @@ async fn arrange(node: &Node, client: &zkc::Client, wanted: Role, open: &mut Ope
     Ok(())
 }
 
-/// Makes the nodes that are missing.
+/// Whether a node is there, ours, and says what it should.
+async fn stands(node: &Node, client: &zkc::Client, path: &str) -> Result<bool, zk::Error> {
+    let wanted =
+        if *path == node.config.master_node { node.config.redis.to_string().into_bytes() } else { member(node).to_json() };
+    match zk::call("read", path, client.get_data(path)).await {
+        Ok((data, stat)) => Ok(data == wanted && stat.ephemeral_owner == client.session_id().0),
+        Err(zk::Error::Call { source: zkc::Error::NoNode, .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the nodes that are missing or spoilt.
 async fn publish(node: &Node, client: &zkc::Client, open: &mut Open) -> Result<(), zk::Error> {
     open.paths.clear();
     if open.role == Role::Master {
@@ -204,7 +215,7 @@ async fn take_node(client: &zkc::Client, path: &str, content: &str) -> Result<St
 }
 
 /// A member of ours in a serverset. Those of dead predecessors are removed: in the master's set everybody's (the record names us), else those
-/// of our own address.
+/// of our own address, and what somebody wrote into a member of this session.
 async fn join(node: &Node, client: &zkc::Client, dir: &str, alone: bool) -> Result<String, zk::Error> {
     let member = member(node);
     let mut own = None;
@@ -223,9 +234,10 @@ async fn join(node: &Node, client: &zkc::Client, dir: &str, alone: bool) -> Resu
             Err(error) => return Err(error),
         };
         let parsed = Member::parse(&data).ok();
-        if stat.ephemeral_owner == client.session_id().0 && parsed.as_ref() == Some(&member) && own.is_none() {
+        let ours = stat.ephemeral_owner == client.session_id().0;
+        if ours && parsed.as_ref() == Some(&member) && own.is_none() {
             own = Some(path);
-        } else if alone || parsed.is_some_and(|m| m.service_endpoint == member.service_endpoint) {
+        } else if alone || ours || parsed.is_some_and(|m| m.service_endpoint == member.service_endpoint) {
             delete(client, &path).await?;
         }
     }

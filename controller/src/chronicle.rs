@@ -24,18 +24,21 @@ impl Chronicle {
         let (changes, mut noted) = mpsc::unbounded_channel();
         let (publish, entries) = watch::channel(Vec::new());
         let task = tokio::spawn(async move {
+            // What was read or added: a node that somebody spoils meanwhile loses nothing.
+            let mut known: Vec<HistoryEntry> = Vec::new();
             loop {
-                match registry.history().await {
+                match registry.history(&known).await {
                     Ok(entries) => {
+                        known.clone_from(&entries);
                         publish.send_replace(entries);
                         wake.notify_one();
                     }
                     Err(error) => tracing::warn!(error = chain(&error), "the history cannot be read"),
                 }
                 let Some(change) = noted.recv().await else { return };
-                write(&registry, &lead, &change).await;
+                write(&registry, &lead, &change, &mut known).await;
                 while let Ok(change) = noted.try_recv() {
-                    write(&registry, &lead, &change).await;
+                    write(&registry, &lead, &change, &mut known).await;
                 }
             }
         });
@@ -60,8 +63,13 @@ impl Drop for Chronicle {
     }
 }
 
-async fn write(registry: &Registry, lead: &Leadership, change: &HistoryChange) {
-    if let Err(error) = registry.change_history(lead, change).await {
+async fn write(registry: &Registry, lead: &Leadership, change: &HistoryChange, known: &mut Vec<HistoryEntry>) {
+    if let HistoryChange::Add(entry) = change
+        && known.iter().all(|known| known.epoch != entry.epoch)
+    {
+        known.push(entry.as_ref().clone());
+    }
+    if let Err(error) = registry.change_history(lead, change, known).await {
         tracing::warn!(error = chain(&error), "a history entry could not be written");
     }
 }

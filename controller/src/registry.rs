@@ -180,8 +180,8 @@ impl Registry {
         }
     }
 
-    /// Adds or completes a history entry. Repeating it changes nothing.
-    pub async fn change_history(&self, lead: &Leadership, change: &HistoryChange) -> Result<(), Error> {
+    /// Adds or completes a history entry. Repeating it changes nothing. An entry that was spoilt is written again as it is `known`.
+    pub async fn change_history(&self, lead: &Leadership, change: &HistoryChange, known: &[HistoryEntry]) -> Result<(), Error> {
         let client = lead.lock.client();
         match change {
             HistoryChange::Add(entry) => {
@@ -198,10 +198,10 @@ impl Registry {
                         entry.steps.clone_from(steps);
                     }
                 };
-                self.amend_history(client, *epoch, complete).await
+                self.amend_history(client, *epoch, known, complete).await
             }
             HistoryChange::Measured { epoch, lost_bytes } => {
-                self.amend_history(client, *epoch, |entry| entry.lost_bytes = Some(*lost_bytes)).await
+                self.amend_history(client, *epoch, known, |entry| entry.lost_bytes = Some(*lost_bytes)).await
             }
         }
     }
@@ -210,11 +210,13 @@ impl Registry {
         &self,
         client: &zookeeper::Client,
         epoch: u64,
+        known: &[HistoryEntry],
         amend: impl FnOnce(&mut HistoryEntry),
     ) -> Result<(), Error> {
         let path = self.history_node(epoch);
         let Some(node) = zk::read(client, &path).await? else { return Ok(()) };
-        let mut entry: HistoryEntry = node.json(&path, "history entry")?;
+        let spoilt = |error| known.iter().find(|entry| entry.epoch == epoch).cloned().ok_or(error);
+        let mut entry: HistoryEntry = node.json(&path, "history entry").or_else(spoilt)?;
         amend(&mut entry);
         call("write", &path, client.set_data(&path, &json(&entry), Some(node.version))).await?;
         Ok(())
@@ -224,8 +226,8 @@ impl Registry {
         format!("{}/{epoch:010}", self.paths.history())
     }
 
-    /// The newest history entries, newest first; ones that cannot be understood are left out.
-    pub async fn history(&self) -> Result<Vec<HistoryEntry>, Error> {
+    /// The newest history entries, newest first; one that cannot be understood is as it is `known`, or left out.
+    pub async fn history(&self, known: &[HistoryEntry]) -> Result<Vec<HistoryEntry>, Error> {
         let client = self.keeper.client()?;
         let directory = self.paths.history();
         let mut names = match call("list", &directory, client.list_children(&directory)).await {
@@ -238,7 +240,8 @@ impl Registry {
         for name in names.into_iter().take(MAX_HISTORY) {
             let path = format!("{directory}/{name}");
             if let Some(node) = zk::read(&client, &path).await? {
-                entries.extend(node.json::<HistoryEntry>(&path, "history entry").ok());
+                let read = node.json::<HistoryEntry>(&path, "history entry").ok();
+                entries.extend(read.or_else(|| known.iter().find(|entry| self.history_node(entry.epoch) == path).cloned()));
             }
         }
         Ok(entries)
