@@ -1,6 +1,10 @@
 //! What only a person can decide: going on without evidence, or without those who may hold confirmed writes.
 
+use std::time::Instant;
+
+use agent::record::Phase;
 use anyhow::{Context, Result, ensure};
+use tests::checker::Load;
 use tests::harness::Bench;
 use tests::harness::cluster::{Cluster, LIMIT, Options};
 use tests::harness::data::{self, Content};
@@ -60,6 +64,48 @@ fn a_cluster_whose_hosts_are_all_gone_comes_back_from_its_snapshot_by_consent() 
         let entry = history.first().context("no history")?;
         ensure!(entry.kind == "restore" && entry.evidence.contains("consented"), "{entry:?}");
         ensure!(entry.snapshot.as_ref().is_some_and(|id| id.to_string() == newest), "restored {:?}", entry.snapshot);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_failover_without_a_quorum_of_the_members_needs_consent() {
+    Bench::run_on_hosts("failover-consent", 3, async |bench| {
+        let options = Options { cluster_config: "durability.acks = 1".into(), ..Options::default() };
+        let cluster = Cluster::start(&bench, options).await?;
+        let before = cluster.status().await?;
+        let master = before.master.clone().context("no master")?;
+        let replicas = cluster.replicas().await?;
+        let writers = cluster.writers("w", &Load::witnesses()).await?;
+        writers.progress(300, LIMIT).await?;
+        let epoch = before.epoch.to_string();
+        refused(&cluster, &["failover", "--consent", &epoch, "--yes"], &["serves as master", "aurora-redis switchover"]).await?;
+
+        // With the master goes one of its two replicas: what only that one had confirmed would be missed.
+        let fault = Instant::now();
+        for instance in [master.instance, replicas[0]] {
+            bench.network().isolate(&cluster.host_of(instance).await?)?;
+        }
+        let survivor = format!("instance {}", replicas[1]);
+        cluster.wait_condition("no-quorum", LIMIT).await?;
+        let waiting = cluster.status().await?;
+        ensure!(waiting.epoch == before.epoch + 1 && waiting.phase == Some(Phase::Deposing), "{waiting:?}");
+        let now = waiting.epoch.to_string();
+        let known = ["Evidence: the lease of server run", "bears witness", &survivor, "1 of 2 members answered", "--consent"];
+        refused(&cluster, &["failover", "--yes"], &[&known[..], &[&now]].concat()).await?;
+        refused(&cluster, &["failover", "--consent", &epoch, "--yes"], &["consent was given for epoch", &now]).await?;
+        cluster.cli(&["failover", "--consent", &now, "--dry-run"]).await?;
+        ensure!(cluster.status().await?.phase == Some(Phase::Deposing), "a dry run changed something");
+
+        let said = cluster.cli(&["failover", "--consent", &now, "--yes"]).await?;
+        ensure!(said.contains("failover done"), "{said}");
+        let after = cluster.wait_new_master(before.epoch).await?;
+        ensure!(after.master.is_some_and(|m| m.instance == replicas[1]), "another one leads than the survivor");
+        writers.progress(300, LIMIT).await?;
+        bench.network().heal()?;
+        cluster.wait_stable().await?;
+        let log = writers.stop().await?;
+        log.verdict(&mut cluster.connect_master().await?, fault).await?.one_writer()?;
         Ok(())
     });
 }
