@@ -22,6 +22,10 @@ pub fn advance(view: View<'_>, record: Recorded<'_>, master: &State, plan: &mut 
         return running.is_none() && hand_over(view, record, master, plan);
     };
     let OperationKind::Switchover { to } = operation.kind else { return false };
+    // The change has been made: its end was committed with the record, and is only not seen yet.
+    if operation.epoch < record.record.epoch && view.seen.wall_ms <= operation.deadline_ms {
+        return false;
+    }
     plan.summary = format!("instance {} hands the master over: {}", master.instance, operation.step);
     if view.seen.wall_ms > operation.deadline_ms {
         give_up(record, view, operation, master, "it took too long".into(), plan);
@@ -29,7 +33,7 @@ pub fn advance(view: View<'_>, record: Recorded<'_>, master: &State, plan: &mut 
     }
     match target(view, record, to) {
         Err(why) => give_up(record, view, operation, master, why, plan),
-        Ok((agent, state)) => step(view, record, master, (agent, state), plan),
+        Ok(target) => step(view, record, operation, master, target, plan),
     }
     true
 }
@@ -56,9 +60,22 @@ fn hand_over(view: View<'_>, record: Recorded<'_>, master: &State, plan: &mut Pl
     true
 }
 
-fn step(view: View<'_>, record: Recorded<'_>, master: &State, target: (&AgentView, &State), plan: &mut Plan) {
+fn step(
+    view: View<'_>,
+    record: Recorded<'_>,
+    operation: &Operation,
+    master: &State,
+    target: (&AgentView, &State),
+    plan: &mut Plan,
+) {
     let (agent, state) = target;
     let Some(held) = master.held.as_ref().filter(|held| held.epoch == record.record.epoch) else {
+        // Writes are held once, not again and again.
+        if view.seen.wall_ms.saturating_sub(operation.started_ms) >= HOLD_MS {
+            let why = format!("instance {} did not get everything while writes were held, {HOLD_MS} ms at most", state.instance);
+            give_up(record, view, operation, master, why, plan);
+            return;
+        }
         if let Some((agent, _)) = record.agents(view).find(|(_, s)| record.is_master(s)) {
             plan.act(
                 record.command(agent, master, Order::Hold { for_ms: HOLD_MS }),
@@ -136,6 +153,9 @@ fn unfit(view: View<'_>, record: Recorded<'_>, state: &State) -> Option<String> 
     let who = format!("instance {}", state.instance);
     if state.stopping {
         return Some(format!("{who} was asked to end"));
+    }
+    if state.redis.as_ref().is_some_and(|r| !r.answering) {
+        return Some(format!("{who} does not answer its agent"));
     }
     if view.seen.unfit.contains(state.redis.as_ref().map_or("", |r| r.run_id.as_str())) {
         return Some(format!("{who} was named lately and did not open"));

@@ -7,4 +7,5 @@ mod fetched;
 mod hosts;
 mod life;
 mod parts;
+mod switchover;
 mod versions;

@@ -14,7 +14,6 @@ fn unpaced() -> Load {
 }
 
 #[test]
-#[ignore = "agents do not hold writes for a planned change yet"]
 fn there_and_back_nothing_is_lost() {
     Bench::run("switchover", async |bench| {
         let cluster = Cluster::start(&bench, Options::default()).await?;

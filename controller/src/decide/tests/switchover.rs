@@ -82,6 +82,24 @@ fn what_cannot_be_done_is_undone() {
     assert_eq!(outcome(&late).as_deref(), Some("failed: it took too long"));
     let lagging = begun(Some(2)).seen(|s| s.proven.retain(|run| run != "run-2"));
     assert!(outcome(&lagging).unwrap().contains("not proven"));
+    let hung = held(begun(Some(2)), 100).state(2, |s| s.redis.as_mut().unwrap().answering = false);
+    assert_eq!(orders(&hung.plan()), [(0, Order::Release)]);
+    assert!(outcome(&hung).unwrap().contains("instance 2 does not answer"));
+}
+
+#[test]
+fn writes_are_held_once_and_the_end_of_the_hold_ends_the_change() {
+    let over = begun(Some(2)).seen(|s| s.wall_ms = 3000);
+    assert!(outcome(&over).unwrap().contains("while writes were held"));
+    assert!(!orders(&over.plan()).iter().any(|(_, order)| matches!(order, Order::Hold { .. })));
+}
+
+#[test]
+fn a_change_that_was_made_is_not_given_up_because_its_end_is_not_seen_yet() {
+    let made = begun(Some(0)).record(|r| r.epoch = 5).state(0, |s| s.assigned_epoch = 5);
+    assert_eq!(outcome(&made), None);
+    // One that nobody ended does not stay for ever.
+    assert!(outcome(&made.seen(|s| s.wall_ms = 7000)).unwrap().contains("too long"));
 }
 
 #[test]
