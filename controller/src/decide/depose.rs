@@ -127,13 +127,19 @@ fn not_serving(view: View<'_>, record: Recorded<'_>, state: &State, who: &str, p
 fn keeps_office(view: View<'_>, record: Recorded<'_>) -> Option<(Reason, String)> {
     let fresh_copy = |s: &State| s.redis.as_ref().is_some_and(|r| r.answering && !r.loading && !r.syncing) && !s.stopping;
     let heir = record.agents(view).any(|(_, s)| fresh_copy(s) && copies::place(s, record.record).is_some());
-    if !heir {
-        return Some((Reason::NoEvidence, "no replica is heard that could take over".into()));
-    }
     let Some(lease) = &view.seen.lease else {
         return Some((Reason::NoEvidence, "the lease node has not been read yet".into()));
     };
     let quiet = view.now.saturating_sub(lease.seen);
+    // Nobody to take over is no reason any more once nothing can carry the lease: then the data comes from a dump.
+    let left = evidence::failsafe_wait(record).saturating_sub(quiet);
+    if !heir && !left.is_zero() {
+        let message = format!(
+            "no replica is heard that could take over, and promises may carry its lease for {} s more",
+            left.as_secs() + 1
+        );
+        return Some((Reason::NoEvidence, message));
+    }
     if record.has_led(&lease.node) && quiet < view.timing.silent_after {
         return Some((
             Reason::AgentSilent,

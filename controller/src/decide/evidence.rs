@@ -100,7 +100,7 @@ pub fn lease_wait(record: Recorded<'_>) -> Duration {
 }
 
 /// How long promises can carry a lease after its last renewal was first seen.
-fn failsafe_wait(record: Recorded<'_>) -> Duration {
+pub fn failsafe_wait(record: Recorded<'_>) -> Duration {
     let Record { lease_ms, failsafe_max_ms, .. } = record.record;
     timing::with_margin(Duration::from_millis(failsafe_max_ms.saturating_add(*lease_ms)))
 }

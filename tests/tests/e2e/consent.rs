@@ -69,6 +69,31 @@ fn a_cluster_whose_hosts_are_all_gone_comes_back_from_its_snapshot_by_consent() 
 }
 
 #[test]
+fn without_consent_it_comes_back_once_no_promise_can_carry_the_last_master() {
+    Bench::run("restore-failsafe", async |bench| {
+        let options = Options { held: true, instances: 2, cluster_config: "failsafe.max = '8s'".into(), ..Options::default() };
+        let cluster = Cluster::start(&bench, options).await?;
+        let mut master = cluster.connect_master().await?;
+        redis::cmd("SET").arg("k").arg("v").query_async::<()>(&mut master).await?;
+        cluster.cli(&["backup"]).await?;
+        cluster.wait_snapshots(1).await?;
+        let before = cluster.status().await?;
+        for task in cluster.tasks().await? {
+            cluster.rehost(task.instance, &format!("another-{}", task.instance))?;
+            cluster.destroy(&task)?;
+        }
+        cluster.wait_condition("no-evidence", LIMIT).await?;
+        cluster.wait_new_master(before.epoch).await?;
+        let value: Option<String> = redis::cmd("GET").arg("k").query_async(&mut cluster.connect_master().await?).await?;
+        ensure!(value.as_deref() == Some("v"), "k is {value:?}");
+        let history = cluster.history().await?;
+        let entry = history.first().context("no history")?;
+        ensure!(entry.kind == "restore" && entry.evidence.contains("longer than any promise"), "{entry:?}");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_failover_without_a_quorum_of_the_members_needs_consent() {
     Bench::run_on_hosts("failover-consent", 3, async |bench| {
         let options = Options { cluster_config: "durability.acks = 1".into(), ..Options::default() };

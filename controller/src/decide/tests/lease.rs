@@ -40,6 +40,7 @@ fn nobody_is_deposed_for_silence_when_nobody_could_follow_or_too_soon_after_the_
     let silent = || Case::stable().silent(0).seen(renewed(Duration::from_secs(9)));
     let alone = silent().state(1, |s| s.redis = None).state(2, |s| s.redis.as_mut().unwrap().syncing = true);
     assert!(alone.reasons().contains(&Reason::NoEvidence));
+    assert_eq!(alone.actions(), Vec::<String>::new());
     let failover = |started_ms| Operation {
         id: "f".into(),
         kind: OperationKind::Failover { consent_epoch: None },
@@ -104,6 +105,17 @@ fn what_no_promise_can_carry_is_over_without_a_witness() {
     let case = |seconds| after(seconds).record(|r| r.failsafe_max_ms = 600_000);
     assert_eq!(case(602).actions(), Vec::<String>::new());
     assert!(matches!(committed(&case(603).plan()).evidence, Some(Evidence::Failsafe { .. })));
+}
+
+#[test]
+fn with_nobody_to_take_over_a_silent_master_is_deposed_once_no_promise_can_carry_it() {
+    let lost = |seconds| {
+        let case = Case::stable().silent(0).state(1, |s| s.redis = None).state(2, |s| s.redis = None);
+        case.record(|r| r.failsafe_max_ms = 600_000).seen(renewed(Duration::from_secs(seconds)))
+    };
+    assert!(lost(602).reasons().contains(&Reason::NoEvidence));
+    assert_eq!(lost(602).actions(), Vec::<String>::new());
+    assert_eq!(committed(&lost(603).plan()).phase, Phase::Deposing);
 }
 
 #[test]
