@@ -249,7 +249,7 @@ pub struct Record {
     /// Epoch for which `master` was named; 0 in a record of an older version, which means `epoch`.
     #[serde(default)]
     pub master_epoch: Epoch,
-    /// While deposing: the last renewal there can be of the deposed master.
+    /// While deposing and promoting: the last renewal there can be of the deposed master.
     #[serde(default)]
     pub pinned: Option<Pinned>,
     /// Its replid, once known.

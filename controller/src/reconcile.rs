@@ -135,10 +135,14 @@ impl Loop {
         if outcome != Outcome::Done {
             tracing::warn!(action = planned.action.describe(), outcome = %outcome, "an action did not go through");
         }
-        if let Action::CommitRecord { record, version, history, .. } = &planned.action {
+        if let (Action::SetOperation { operation }, Outcome::Done) = (&planned.action, &outcome) {
+            self.world.assume_operation(operation);
+        }
+        if let Action::CommitRecord { record, version, history, operation, .. } = &planned.action {
             carried.committing = carried.committing.saturating_sub(1);
             if outcome == Outcome::Done {
                 self.world.assume(record, version + 1);
+                operation.iter().for_each(|operation| self.world.assume_operation(operation));
                 history.iter().for_each(|change| self.chronicle.note(change.clone()));
             }
         }
@@ -202,7 +206,11 @@ impl Loop {
                 (self.hands.registry.set_spec(&self.hands.lead, &spec, version).await, String::new(), message)
             }
             Judgement::Begin(operation, message) => {
-                (self.hands.registry.set_operation(&self.hands.lead, &operation).await, operation.id.clone(), message)
+                let written = self.hands.registry.set_operation(&self.hands.lead, &operation).await;
+                if written.is_ok() {
+                    self.world.assume_operation(&operation);
+                }
+                (written, operation.id.clone(), message)
             }
         };
         match written {

@@ -172,7 +172,6 @@ fn name_winner(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: &[
         phase: Phase::Promoting,
         master: Some(winner.clone()),
         master_epoch: record.record.epoch,
-        pinned: None,
         known_replicas,
         ..record.record.clone()
     };

@@ -12,8 +12,7 @@ use crate::model::{Plan, Reason, member};
 /// Whether a run may replicate from this master: it is listed and admitted.
 pub fn may_follow(record: Recorded<'_>, master: &State, run_id: &str) -> bool {
     let listed = record.record.known_replicas.iter().any(|m| m.run_id == run_id && !m.removing);
-    listed
-        && master.lease.as_ref().is_some_and(|lease| lease.admitted.is_empty() || lease.admitted.iter().any(|run| run == run_id))
+    listed && master.lease.as_ref().is_some_and(|lease| lease.admitted.iter().any(|run| run == run_id))
 }
 
 /// Adds runs that are to follow. Says whether it did: until it is through, nothing else is worth doing.

@@ -65,6 +65,7 @@ fn settle(view: View<'_>, record: Recorded<'_>, state: &State, plan: &mut Plan) 
     histories.drain(..excess);
     let next = Record {
         phase: Phase::Stable,
+        pinned: None,
         initialised: true,
         master_replid: Some(redis.replid.clone()),
         histories,

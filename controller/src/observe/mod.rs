@@ -74,6 +74,8 @@ pub struct World {
     last_cycle: Option<Duration>,
     /// The record as we replaced it last: it counts until the watch shows the same or a later one.
     own: Option<(Record, i32)>,
+    /// The same for the operation: nobody but us writes it, so its version is known.
+    own_operation: Option<(Operation, i32)>,
     last_spec: Option<(Spec, i32)>,
 }
 
@@ -109,6 +111,7 @@ impl World {
             silent_after: sources.silent_after,
             last_cycle: None,
             own: None,
+            own_operation: None,
             last_spec: None,
             keeper,
             paths,
@@ -130,6 +133,13 @@ impl World {
     /// Takes a record as read that we have committed with this version, so that nobody waits for the watch.
     pub fn assume(&mut self, record: &Record, version: i32) {
         self.own = Some((record.clone(), version));
+    }
+
+    /// The same for the operation: a step that we have written is not decided again on the view before it.
+    pub fn assume_operation(&mut self, operation: &Operation) {
+        let seen = self.operation.borrow().node.as_ref().map_or(0, |node| node.version);
+        let own = self.own_operation.as_ref().map_or(0, |(_, version)| *version);
+        self.own_operation = Some((operation.clone(), seen.max(own) + 1));
     }
 
     /// Gathers what is known now.
@@ -200,7 +210,13 @@ impl World {
     /// The operation; the node is empty before the first.
     fn operation(&self) -> Result<Option<Operation>, Wait> {
         let watched = self.operation.borrow();
-        let Some(node) = watched.node.as_ref().filter(|node| !node.data.is_empty()) else { return Ok(None) };
+        let Some(node) = watched.node.as_ref() else { return Ok(None) };
+        if let Some((own, _)) = self.own_operation.as_ref().filter(|(_, version)| node.version < *version) {
+            return Ok(Some(own.clone()));
+        }
+        if node.data.is_empty() {
+            return Ok(None);
+        }
         node.json(&self.paths.operation(), "operation")
             .map(Some)
             .map_err(|error| Wait { reason: Reason::OperationInvalid, message: error.to_string() })
