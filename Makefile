@@ -8,6 +8,9 @@ export AURORA_REDIS_CACHE ?= $(CURDIR)/.cache
 export PATH := $(PATH):/usr/sbin:/sbin:$(AURORA_REDIS_CACHE)/bin:$(AURORA_REDIS_CACHE)/tools/usr/bin:$(AURORA_REDIS_CACHE)/tools/usr/sbin
 # Tests bring up whole clusters; two at a time is what two cores carry.
 TEST_THREADS ?= 2
+# The simulation's seeds for `make soak`; the first 10,000 are those of `make test`.
+FIRST_SEED ?= 10000
+SEEDS ?= 100000
 # Options of the benchmark, e.g. "--repeats 3 --faults kill,term --systems ours3,sentinel"; demo bench --help lists them.
 BENCH ?= --write docs/benchmark.md
 
@@ -17,7 +20,7 @@ help:
 	@echo "make down    ends it"
 	@echo "make check   formatting, lints, docs, unit and quick tests (minutes)"
 	@echo "make test    everything"
-	@echo "make soak    what takes longer: the model check at bigger bounds"
+	@echo "make soak    what takes longer: the model check at bigger bounds, 100,000 seeds of the simulation (SEEDS=)"
 	@echo "make bench   the figures of docs/benchmark.md, measured anew and written there (BENCH=--quick: a few, printed only)"
 	@echo "make setup   installs what is missing, by package name"
 
@@ -50,6 +53,7 @@ test: setup build
 
 soak:
 	cargo test --locked -p model --test holds -- --ignored --nocapture --test-threads=1
+	AURORA_REDIS_SIM_FIRST=$(FIRST_SEED) AURORA_REDIS_SIM_SEEDS=$(SEEDS) cargo test --locked -p aurora-redis-controller --test simulation a_cluster -- --nocapture
 
 bench: export AURORA_REDIS_BIN := $(CURDIR)/target/release
 bench: setup

@@ -7,7 +7,7 @@ use crate::api::{Command, Epoch, Order};
 
 /// What the agent knows when a command arrives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Known {
+pub struct Known {
     /// Cluster id and generation of the record last read, and its version; absent before the first reading.
     pub record: Option<Read>,
     /// Our Aurora task.
@@ -26,15 +26,18 @@ pub(crate) struct Known {
 
 /// The record as last read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Read {
+pub struct Read {
+    /// The cluster it is of.
     pub cluster_id: String,
+    /// Its generation.
     pub generation: String,
+    /// Its ZooKeeper version.
     pub version: i32,
 }
 
 /// Why a command is not carried out: nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub struct Refusal {
     /// Machine-readable word.
     pub reason: &'static str,
     /// The same for people.
@@ -42,18 +45,21 @@ pub(crate) struct Refusal {
 }
 
 /// A refusal with its text.
-pub(crate) fn refusal(reason: &'static str, message: impl Into<String>) -> Refusal {
+pub fn refusal(reason: &'static str, message: impl Into<String>) -> Refusal {
     Refusal { reason, message: message.into() }
 }
 
 /// Whether the stamp names a record newer than the one read: then the caller reads it before it asks [`admit`].
-pub(crate) fn needs_reading(command: &Command, known: &Known) -> bool {
+pub fn needs_reading(command: &Command, known: &Known) -> bool {
     let stamp = &command.stamp;
     known.record.as_ref().is_none_or(|read| stamp.generation != read.generation || stamp.record_version > read.version)
 }
 
 /// Admits a command or says why not.
-pub(crate) fn admit(command: &Command, known: &Known) -> Result<(), Refusal> {
+///
+/// # Errors
+/// The refusal: nothing may be changed.
+pub fn admit(command: &Command, known: &Known) -> Result<(), Refusal> {
     let stamp = &command.stamp;
     let Some(read) = &known.record else {
         return Err(refusal("no-record", "this agent has not read the cluster's record yet and obeys nothing before"));

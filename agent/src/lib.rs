@@ -11,7 +11,7 @@ pub mod config;
 mod doors;
 mod dumps;
 mod files;
-mod gate;
+pub mod gate;
 mod http;
 mod lag;
 pub mod layers;

@@ -293,6 +293,17 @@ impl Record {
     pub fn master_epoch(&self) -> Epoch {
         if self.master_epoch == 0 { self.epoch } else { self.master_epoch }
     }
+    /// Which history of the lineage a place in `replid` belongs to: a replica that has gone over to a new history by a partial resync names
+    /// that one although what it holds may end before the new one began. Absent for a foreign or forgotten history.
+    pub fn history_at(&self, replid: &str, offset: Offset) -> Option<usize> {
+        let mut at = self.histories.iter().rposition(|h| h.replid == replid)?;
+        while at > 0 && self.histories[at].from > offset.saturating_add(1) {
+            let earlier = &self.histories[..at];
+            let continued = earlier.iter().rposition(|h| h.next.as_ref() == Some(&self.histories[at].replid));
+            at = continued.unwrap_or(at - 1);
+        }
+        Some(at)
+    }
     /// The epoch under which `replid` was written: the lineage tells; absent for a foreign or forgotten history.
     pub fn epoch_of(&self, replid: &str) -> Option<Epoch> {
         self.histories.iter().rev().find(|h| h.replid == replid).map(|h| h.epoch)
@@ -313,5 +324,41 @@ mod tests {
         };
         assert_eq!(with(MAX_EPOCH).unwrap().epoch, MAX_EPOCH);
         assert!(with(u64::MAX).unwrap_err().to_string().contains("no cluster reaches"));
+    }
+
+    #[test]
+    fn a_place_before_the_first_of_a_history_belongs_to_the_one_it_continues() {
+        let history = |epoch, replid: &str, from, next: Option<&str>| History {
+            epoch,
+            replid: replid.into(),
+            from,
+            to: None,
+            next: next.map(str::to_owned),
+        };
+        // `b` came to nothing: a winner further back took over, and `c` continues `a`.
+        let histories = vec![history(1, "a", 1, Some("c")), history(2, "b", 41, None), history(3, "c", 51, None)];
+        let record = Record {
+            cluster_id: String::new(),
+            generation: String::new(),
+            initialised: true,
+            epoch: 3,
+            phase: Phase::Stable,
+            master: None,
+            master_epoch: 3,
+            pinned: None,
+            master_replid: None,
+            known_replicas: Vec::new(),
+            evidence: None,
+            lease_ms: 1,
+            failsafe_max_ms: 1,
+            durability: Durability::default(),
+            histories,
+            snapshot: None,
+        };
+        let cases =
+            [("a", 9, Some(0)), ("a", 60, Some(0)), ("c", 80, Some(2)), ("c", 50, Some(2)), ("c", 49, Some(0)), ("z", 1, None)];
+        for (replid, offset, expected) in cases {
+            assert_eq!(record.history_at(replid, offset), expected, "{replid} {offset}");
+        }
     }
 }

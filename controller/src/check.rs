@@ -223,7 +223,8 @@ impl World<'_> {
                 }
             }
             Order::Start { source: Source::Empty }
-                if record.initialised || self.seen.store.snapshots.iter().flatten().count() > 0 =>
+                if (record.initialised || self.seen.store.snapshots.iter().flatten().count() > 0)
+                    && !self.seen.may_start_empty() =>
             {
                 found.push("a cluster that has had data is started empty".into());
             }

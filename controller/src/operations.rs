@@ -179,8 +179,9 @@ fn refuse_empty(wish: Wish<'_>, view: View<'_>, record: Recorded<'_>) -> Option<
     if wish.snapshot.is_some() {
         return Some("either a snapshot or an empty start, not both".into());
     }
-    let left =
-        view.seen.agents.iter().filter_map(|a| a.state.as_ref()).filter(|s| s.redis.is_some() || s.local.is_some()).count();
+    let present = view.seen.agents.iter().filter(|a| !view.seen.has_ended(a)).filter_map(|a| a.state.as_ref());
+    let may_hold = |r: &agent::api::Redis| r.keys > 0 || r.loading || !r.answering;
+    let left = present.filter(|s| s.redis.as_ref().is_some_and(may_hold) || s.local.is_some()).count();
     let snapshots = view.seen.store.snapshots.as_ref().map(|rows| rows.iter().filter(|row| row.good).count());
     match (left, snapshots) {
         (0, Some(0)) => None,

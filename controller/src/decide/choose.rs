@@ -5,7 +5,7 @@
 //! was initialised never starts empty; a worse source is never taken while a better one is known.
 
 use agent::api::{Order, Position, Source, State};
-use agent::record::{Member, Peer, Phase, Record};
+use agent::record::{History, Member, Peer, Phase, Record};
 use agent::snapshot::SnapshotId;
 
 use super::{Recorded, View, copies, depose, evidence, loss, quorum, switchover};
@@ -156,7 +156,10 @@ fn started_from(view: View<'_>, record: Recorded<'_>, copy: &Copy, id: &Snapshot
 
 /// Names the winner, if enough members answered to be sure of every confirmed write, and what is lost is not too much.
 fn name_winner(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: &[Copy], plan: &mut Plan) {
-    if let Some((reason, message)) = quorum::missing(view, record).or_else(|| loss::too_much_lost(view, record, winner)) {
+    let refusal = quorum::missing(view, record)
+        .or_else(|| loss::too_much_lost(view, record, winner))
+        .or_else(|| more_in_an_ending_one(view, record, winner));
+    if let Some((reason, message)) = refusal {
         plan.wait(reason, message);
         return;
     }
@@ -173,6 +176,7 @@ fn name_winner(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: &[
         master: Some(winner.clone()),
         master_epoch: record.record.epoch,
         known_replicas,
+        histories: forked(view, record, winner),
         ..record.record.clone()
     };
     plan.act(
@@ -185,6 +189,44 @@ fn name_winner(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: &[
         },
         because,
     );
+}
+
+/// The lineage, in which the history that the winner continues ends where it stands, and nothing counts of those begun later: what another
+/// copy holds beyond that is set aside, also when this winner is deposed before its own history is in the lineage.
+fn forked(view: View<'_>, record: Recorded<'_>, winner: &Member) -> Vec<History> {
+    let mut histories = record.record.histories.clone();
+    let state = record.agents(view).map(|(_, s)| s).find(|s| s.task_id == winner.task_id);
+    let Some(redis) = state.and_then(|s| s.redis.as_ref()) else { return histories };
+    let second = redis.replid2.as_ref().zip(redis.replid2_end).map(|(replid, end)| (replid, end.saturating_sub(1)));
+    let mut stands = [(&redis.replid, redis.offset)].into_iter().chain(second);
+    let place = stands.find_map(|(replid, offset)| Some((record.record.history_at(replid, offset)?, offset)));
+    if let Some((at, offset)) = place {
+        // What two histories share ends before the first of the later one; a winner named in between and given up may have moved an end.
+        let mut shared = offset;
+        for history in histories[..=at].iter_mut().rev() {
+            history.to = Some(history.to.filter(|_| history.next.is_some()).map_or(shared, |to| to.min(shared)));
+            shared = shared.min(history.from.saturating_sub(1));
+        }
+        histories[at].to = Some(offset);
+        histories[at + 1..].iter_mut().for_each(|later| later.to = Some(later.from.saturating_sub(1).min(offset)));
+    }
+    histories
+}
+
+/// Why the winner is not named yet: an instance that is ending cannot lead, and holds more of the same history.
+fn more_in_an_ending_one(view: View<'_>, record: Recorded<'_>, winner: &Member) -> Option<(Reason, String)> {
+    let redis = record.agents(view).map(|(_, s)| s).find(|s| s.task_id == winner.task_id)?.redis.as_ref()?;
+    let ahead = |s: &&State| {
+        let whole = s.redis.as_ref().filter(|r| r.answering && !r.loading && !r.syncing);
+        let more = whole.is_some_and(|r| r.replid == redis.replid && r.offset > redis.offset);
+        s.stopping && s.fenced_epoch == Some(record.record.epoch) && more
+    };
+    let state = record.agents(view).map(|(_, s)| s).find(ahead)?;
+    let message = format!(
+        "instance {} holds more than instance {}, and cannot lead because it was asked to end; the other leads once it has ended",
+        state.instance, winner.instance
+    );
+    Some((Reason::WaitingForInstances, message))
 }
 
 /// The operation in flight, at another step.

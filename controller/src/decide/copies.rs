@@ -82,8 +82,8 @@ pub fn is_started_for(state: &State, record: &Record) -> bool {
 /// Where a server's data stands in the lineage: (epoch of its history, offset in it); absent for a foreign history.
 pub fn place(state: &State, record: &Record) -> Option<(u64, u64)> {
     let redis = state.redis.as_ref()?;
-    if let Some(epoch) = record.epoch_of(&redis.replid) {
-        return Some((epoch, redis.offset));
+    if let Some(at) = record.history_at(&redis.replid, redis.offset) {
+        return Some((record.histories[at].epoch, redis.offset));
     }
     // A server that was promoted, or started from a dump, carries its origin as the second history.
     if let (Some(replid2), Some(end)) = (&redis.replid2, redis.replid2_end)
@@ -95,6 +95,10 @@ pub fn place(state: &State, record: &Record) -> Option<(u64, u64)> {
     let anew = record.histories.is_empty() && !is_started_for(state, record);
     if anew && state.assigned_epoch > 0 && redis.keys > 0 && redis.offset > 0 {
         return Some((state.assigned_epoch, redis.offset));
+    }
+    // Nor does it know a server that was started from a copy for an earlier epoch and assigned to nothing: it comes after all that is known.
+    if anew && redis.keys > 0 && redis.offset > 0 {
+        return Some((0, redis.offset));
     }
     // Started for this epoch from a history that the lineage does not know (its master died before it was settled): it stands where its
     // source stood when it was chosen.
@@ -139,7 +143,10 @@ fn stored(seen: &Observed, record: &Record) -> Vec<Copy> {
 /// The lineage's word on a history, else what the copy says of itself.
 fn origin(position: Option<&Position>, own_epoch: u64, record: &Record) -> (u64, u64) {
     match position {
-        Some(p) => (record.epoch_of(&p.replid).unwrap_or(own_epoch), p.offset),
+        Some(p) => {
+            let known = record.history_at(&p.replid, p.offset).map(|at| record.histories[at].epoch);
+            (known.unwrap_or(own_epoch), p.offset)
+        }
         None => (own_epoch, 0),
     }
 }

@@ -120,10 +120,12 @@ fn witness<'a>(view: View<'a>, record: Recorded<'a>) -> Option<&'a State> {
     record.agents(view).map(|(_, s)| s).find(|s| asked(s) && s.epoch >= record.record.epoch && !s.promised)
 }
 
-/// Somebody stated this very epoch; it says nothing against a master that serves.
+/// Somebody stated this very epoch; it says nothing against a master that serves, nor against the winner that
+/// it made way for and that is opening.
 fn consent(view: View<'_>, record: Recorded<'_>) -> Option<Evidence> {
     let operation = view.seen.operation.as_ref().filter(|o| o.outcome.is_none())?;
-    if record.serving_master(view).is_some() {
+    let opening = record.record.phase == Phase::Promoting && record.agents(view).any(|(_, s)| record.is_master(s));
+    if opening || record.serving_master(view).is_some() {
         return None;
     }
     match operation.kind {

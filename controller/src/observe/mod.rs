@@ -19,7 +19,7 @@ use crate::view::Operation;
 
 mod agents;
 pub mod catalogue;
-pub(crate) mod memory;
+pub mod memory;
 pub mod tasks;
 mod testimony;
 

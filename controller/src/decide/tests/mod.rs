@@ -13,8 +13,8 @@ use crate::view::{Operation, OperationKind, SnapshotRow};
 
 mod any;
 mod lease;
+mod lineage;
 mod members;
-mod sim;
 mod switchover;
 mod vetoes;
 
