@@ -1,7 +1,7 @@
 //! The right of a master to acknowledge writes: held by a thread of its own, which nothing else blocks.
 //!
-//! [`term`] decides, `thread` carries out, `zookeeper` speaks with ZooKeeper. The rest of the agent orders by [`Lease`] and looks at the
-//! [`Standing`]; it never pauses or unpauses a server itself.
+//! [`term`] decides, `thread` carries out, `zookeeper` speaks with ZooKeeper. The rest of the agent orders by `Lease` and looks at the
+//! `Standing`; it never pauses or unpauses a server itself.
 
 use std::sync::Arc;
 use std::time::Duration;
