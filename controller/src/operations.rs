@@ -2,7 +2,7 @@
 //!
 //! A refusal states the evidence, the expected loss and the command that would be accepted.
 
-use agent::api::Epoch;
+use agent::api::{Epoch, State};
 use agent::record::Phase;
 use agent::snapshot::SnapshotId;
 
@@ -180,8 +180,10 @@ fn refuse_empty(wish: Wish<'_>, view: View<'_>, record: Recorded<'_>) -> Option<
         return Some("either a snapshot or an empty start, not both".into());
     }
     let present = view.seen.agents.iter().filter(|a| !view.seen.has_ended(a)).filter_map(|a| a.state.as_ref());
-    let may_hold = |r: &agent::api::Redis| r.keys > 0 || r.loading || !r.answering;
-    let left = present.filter(|s| s.redis.as_ref().is_some_and(may_hold) || s.local.is_some()).count();
+    // A copy that is cut and belongs to no history that is known can never lead.
+    let usable = |s: &State| s.fenced_epoch != Some(record.record.epoch) || copies::place(s, record.record).is_some();
+    let may_hold = |s: &State| s.redis.as_ref().is_some_and(|r| r.loading || !r.answering || (r.keys > 0 && usable(s)));
+    let left = present.filter(|s| may_hold(s) || s.local.is_some()).count();
     let snapshots = view.seen.store.snapshots.as_ref().map(|rows| rows.iter().filter(|row| row.good).count());
     match (left, snapshots) {
         (0, Some(0)) => None,

@@ -8,6 +8,7 @@ use crate::admission::{self, Credential};
 use crate::api::{Address, Position, Role, Stamp};
 use crate::causes::chain;
 use crate::node::Node;
+use crate::redis::conf::DEAD_PORT;
 use crate::redis::info::Info;
 use crate::server::{ROLE_TIMEOUT, Server};
 
@@ -72,11 +73,13 @@ async fn save_if_ahead(
 ) -> Result<(), Halt> {
     let seen = node.records.get();
     let record = seen.as_ref().map(|seen| &seen.record);
-    // Without keys there is nothing to lose; an unfinished first sync is nobody's newest copy.
-    // What a replica was started from was set aside then.
-    let (complete, assigned) = node.look(|parts| (parts.duty.complete, parts.duty.role != Role::None));
-    let worth = info.keys() > 0 && complete && (assigned || server.birth.source != super::start::REPLICA);
+    // Without keys there is nothing to lose; an unfinished first sync is nobody's newest copy. What a replica was started from counts as
+    // well, though it was looked at then: another master, further back, may have come since.
+    let worth = info.keys() > 0 && node.look(|parts| parts.duty.complete);
     if worth && aside::is_ahead(&info.replid, info.offset, fork, record) {
+        // Nothing may come in behind the dump: what was on its way from the last master would be lost without a copy.
+        let (host, port) = DEAD_PORT;
+        server.change_role(&format!("REPLICAOF {host} {port}"), ROLE_TIMEOUT).await.map_err(from_redis)?;
         aside::live(node, server, stamp.epoch).await?;
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use agent::api::{Command, State, Verdict};
-use agent::record::Record;
+use agent::record::{Phase, Record};
 
 use super::mutation::decide_mutated;
 use super::server::A;
@@ -17,7 +17,7 @@ use controller::model::*;
 use controller::observe::memory::Memory;
 use controller::operations::{Judgement, judge};
 use controller::pace;
-use controller::view::Ask;
+use controller::view::{Ask, Operation};
 
 /// Longest wait for an agent's answer.
 const COMMAND_TIMEOUT: u64 = 5_000_000;
@@ -39,16 +39,18 @@ pub(super) struct Controller {
     /// Counts its leaderships; everything of an earlier one is forgotten.
     pub leadership: u64,
     pub leads: bool,
+    election: u64,
     pub connected: bool,
     pub stalled_until: u64,
     pub nodes: Option<Nodes>,
     /// What it has committed itself and not seen yet.
     own: Known,
+    own_operation: Option<(Operation, i32)>,
     memory: Memory,
     attempts: Attempts,
     heard: BTreeMap<A, Heard>,
     committing: usize,
-    pending: BTreeMap<u64, (String, Known)>,
+    pending: BTreeMap<u64, (String, Known, Option<Operation>)>,
     cycle_at: Option<u64>,
     /// Asked by somebody, answered in the next cycle.
     pub asked: Option<Ask>,
@@ -91,9 +93,10 @@ impl World {
             return;
         }
         let leads = nodes.leader == Some(c);
-        if leads && !x.leads {
+        if leads && (!x.leads || x.election != nodes.election) {
+            x.election = nodes.election;
             x.leadership += 1;
-            (x.memory, x.attempts, x.own, x.committing) = (Memory::default(), Attempts::new(), None, 0);
+            (x.memory, x.attempts, x.own, x.own_operation, x.committing) = (Memory::default(), Attempts::new(), None, None, 0);
             x.pending.clear();
             x.heard.clear();
         }
@@ -158,7 +161,10 @@ impl World {
         let mut seen = Observed {
             record: record.map(|(r, v)| ((**r).clone(), v)),
             lease: Some(LeaseView { node: pinned, seen: Duration::ZERO }),
-            operation: nodes.operation.as_deref().cloned(),
+            operation: match x.own_operation.as_ref().filter(|(_, version)| nodes.operation_version < *version) {
+                Some((own, _)) => Some(own.clone()),
+                None => nodes.operation.as_deref().cloned(),
+            },
             agents,
             scheduler: SchedulerView { tasks: Some(tasks.collect()), asked: now, updating: false },
             store: StoreView {
@@ -301,7 +307,12 @@ impl World {
     fn send_commit(&mut self, c: usize, key: String, own: Known, request: Request) {
         self.numbers += 1;
         let id = self.numbers;
-        self.controllers[c].pending.insert(id, (key, own));
+        let operation = match &request {
+            Request::Commit { operation, .. } => operation.as_deref().cloned(),
+            Request::SetOperation(operation) => Some((**operation).clone()),
+            _ => None,
+        };
+        self.controllers[c].pending.insert(id, (key, own, operation));
         let from = Client::Controller(c, self.controllers[c].leadership);
         self.at(self.now + 10_000_000, What::CommitTimeout(c, id));
         self.request(from, id, request);
@@ -310,7 +321,7 @@ impl World {
     /// What came of a change of the nodes; none when the answer is lost.
     pub fn committed(&mut self, c: usize, id: u64, reply: Option<Reply>) {
         let x = &mut self.controllers[c];
-        let Some((key, own)) = x.pending.remove(&id) else { return };
+        let Some((key, own, operation)) = x.pending.remove(&id) else { return };
         if own.is_some() {
             x.committing = x.committing.saturating_sub(1);
         }
@@ -318,6 +329,11 @@ impl World {
             Some(Reply::Done(_)) => {
                 if own.is_some() {
                     x.own = own;
+                }
+                if let Some(operation) = operation {
+                    let seen = x.nodes.as_ref().map_or(0, |n| n.operation_version);
+                    let own = x.own_operation.as_ref().map_or(0, |(_, version)| *version);
+                    x.own_operation = Some((operation, seen.max(own) + 1));
                 }
                 Outcome::Done
             }
@@ -358,6 +374,11 @@ impl World {
             self.consented = true;
             self.controllers[c].asked =
                 Some(Ask::Restore { owner, snapshot: None, consent_epoch: Some(record.epoch), empty: true });
+        } else if stuck(Reason::WaitingForInstances) && record.phase == Phase::Deposing {
+            // Every instance is taken by a copy older than the best snapshot: one makes room.
+            self.consented = true;
+            let instance = self.tasks[0].0;
+            self.restart_instance(instance);
         } else if (stuck(Reason::NoQuorum) || stuck(Reason::NoEvidence)) && !old_writes {
             self.consented = true;
             self.consents += 1;

@@ -40,6 +40,7 @@ enum Step {
     NoOne,
     Opening,
     Proving,
+    CuttingForAside,
     SavingAside,
     Following,
     OpeningReplica,
@@ -124,6 +125,7 @@ impl World {
                 self.tell(a, 0, Exec::Ping, Some(Tag::Job(id)), ROLE_TIMEOUT);
             }
             Step::Proving if done => self.promoted(a, command.stamp.epoch),
+            Step::CuttingForAside if done => self.save_aside(a, id),
             Step::SavingAside => self.start_following(a, id, &command),
             Step::Following if done => {
                 self.lay_down(a, true);
@@ -381,15 +383,20 @@ impl World {
             && is_ahead(&server.replid, offset, fork, record.as_deref())
             && !self.mutated(Mutation::NothingSetAside)
         {
-            let head = server.head;
-            self.asides.push(head);
-            self.dump_now(a);
-            self.step(a, Step::SavingAside);
-            let late = self.dice.between(5_000, 100_000);
-            self.wait_for(a, id, late);
+            self.step(a, Step::CuttingForAside);
+            let dead = Exec::Role(Some(Address { host: "127.0.0.1".into(), port: 1 }), 0);
+            self.tell(a, 0, dead, Some(Tag::Job(id)), ROLE_TIMEOUT);
         } else {
             self.start_following(a, id, command);
         }
+    }
+
+    fn save_aside(&mut self, a: A, id: u64) {
+        let head = self.dump_now(a);
+        self.asides.extend(head);
+        self.step(a, Step::SavingAside);
+        let late = self.dice.between(5_000, 100_000);
+        self.wait_for(a, id, late);
     }
 
     fn dump_now(&mut self, a: A) -> Option<Head> {

@@ -131,7 +131,7 @@ impl World {
         let active: Vec<A> = self.tasks.iter().map(|(_, a)| *a).collect();
         let linked = |a: &A| {
             let x = &self.agents[*a];
-            x.server.as_ref().is_some_and(|s| s.is_up() && s.complete && x.duty.epoch == record.epoch)
+            x.server.as_ref().is_some_and(|s| s.is_up() && s.complete && x.duty.epoch == record.epoch && self.now >= s.hung_until)
         };
         let listed = record.known_replicas.iter().all(|m| {
             !m.removing

@@ -47,9 +47,12 @@ pub(super) struct Nodes {
     pub record: Option<(Rc<Record>, i32)>,
     pub lease: (i32, Option<Rc<Lease>>),
     pub operation: Option<Rc<Operation>>,
+    pub operation_version: i32,
     pub spec: Rc<Spec>,
     /// Which controller holds the first election node.
     pub leader: Option<usize>,
+    /// Counts elections.
+    pub election: u64,
 }
 
 /// What ZooKeeper can be asked.
@@ -88,7 +91,16 @@ pub(super) struct ZooKeeper {
 
 impl ZooKeeper {
     pub fn new(spec: Spec) -> ZooKeeper {
-        let nodes = Nodes { zxid: 0, record: None, lease: (0, None), operation: None, spec: Rc::new(spec), leader: None };
+        let nodes = Nodes {
+            zxid: 0,
+            record: None,
+            lease: (0, None),
+            operation: None,
+            operation_version: 0,
+            spec: Rc::new(spec),
+            leader: None,
+            election: 0,
+        };
         ZooKeeper { nodes, generations: BTreeSet::new(), up: true, limbo: Vec::new(), heard: [0; 2], emptied: false }
     }
 }
@@ -174,6 +186,7 @@ impl World {
                 self.zk.nodes.record = Some((Rc::new(record.clone()), version + 1));
                 if let Some(operation) = operation {
                     self.zk.nodes.operation = Some(Rc::new((**operation).clone()));
+                    self.zk.nodes.operation_version += 1;
                 }
                 self.checks.committed(record);
                 Reply::Done(version + 1)
@@ -181,6 +194,7 @@ impl World {
             Request::SetOperation(operation) => {
                 self.trace(|| format!("operation {operation:?}"));
                 self.zk.nodes.operation = Some(Rc::new((**operation).clone()));
+                self.zk.nodes.operation_version += 1;
                 Reply::Done(0)
             }
             Request::SetSpec(spec) => {
@@ -255,6 +269,7 @@ impl World {
             if self.zk.nodes.leader.is_none() {
                 let first = self.dice.roll(2) as usize;
                 self.zk.nodes.leader = [first, 1 - first].into_iter().find(|c| self.zk.heard[*c] == now);
+                self.zk.nodes.election += 1;
                 self.changed();
             }
         }
@@ -264,9 +279,9 @@ impl World {
     /// Every node is gone; somebody writes the specification again.
     pub fn empty_keeper(&mut self) {
         let spec = self.zk.nodes.spec.clone();
-        let zxid = self.zk.nodes.zxid;
+        let (zxid, election) = (self.zk.nodes.zxid, self.zk.nodes.election);
         self.zk = ZooKeeper { heard: self.zk.heard, ..ZooKeeper::new((*spec).clone()) };
-        self.zk.nodes.zxid = zxid;
+        (self.zk.nodes.zxid, self.zk.nodes.election) = (zxid, election);
         self.zk.emptied = true;
         self.changed();
     }
