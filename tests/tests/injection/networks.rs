@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::harness::redis::Plain;
-use tests::harness::{Bench, Host, process};
+use tests::harness::{Bench, Host, process, wait};
 
 /// How long a packet may take; dropped ones take for ever.
 const SOON: Duration = Duration::from_millis(300);
@@ -109,7 +109,9 @@ fn cuts_and_loss_of_power_close_no_connection() {
         silent()?;
         network.heal()?;
         network.power_off(host)?;
-        ensure!(!process::runs(server.process.pid()), "the server is still there");
+        // A killed process is there until the kernel has ended its last thread.
+        let gone = || if process::runs(server.process.pid()) { Err("the server is still there") } else { Ok(()) };
+        wait::until_now("the server has ended", Duration::from_secs(10), gone).await?;
         silent()?;
         Ok(())
     });
