@@ -32,11 +32,13 @@ pub(super) async fn run(
     if info.loading {
         return Err(refused("loading", "the server is still loading its dataset"));
     }
+    // Also a server that follows this address already: another master, further back, may have begun there.
+    let saved = !(follows && duty.role == Role::Replica && duty.epoch == stamp.epoch)
+        && save_if_ahead(node, server, stamp, &info, fork.as_ref()).await?;
     let Credential { user, password } = admission::credential(node, stamp.epoch, &node.config.task_id, server.run_id());
     server.set("masteruser", &user, ROLE_TIMEOUT).await.map_err(from_redis)?;
     server.set("masterauth", &password, ROLE_TIMEOUT).await.map_err(from_redis)?;
-    if !follows {
-        save_if_ahead(node, server, stamp, &info, fork.as_ref()).await?;
+    if !follows || saved {
         server.change_role(&format!("REPLICAOF {} {}", master.host, master.port), ROLE_TIMEOUT).await.map_err(from_redis)?;
         node.lease.lay_down(server, true).await;
     }
@@ -64,23 +66,25 @@ fn assign(node: &Node, stamp: &Stamp) -> Result<(), Halt> {
     Ok(())
 }
 
+/// Cuts the server off and saves its data aside if it holds more than the master; says whether it did.
 async fn save_if_ahead(
     node: &Arc<Node>,
     server: &Arc<Server>,
     stamp: &Stamp,
     info: &Info,
     fork: Option<&Position>,
-) -> Result<(), Halt> {
+) -> Result<bool, Halt> {
     let seen = node.records.get();
     let record = seen.as_ref().map(|seen| &seen.record);
     // Without keys there is nothing to lose; an unfinished first sync is nobody's newest copy. What a replica was started from counts as
     // well, though it was looked at then: another master, further back, may have come since.
     let worth = info.keys() > 0 && node.look(|parts| parts.duty.complete);
-    if worth && aside::is_ahead(&info.replid, info.offset, fork, record) {
+    let ahead = worth && aside::is_ahead(&info.replid, info.offset, fork, record);
+    if ahead {
         // Nothing may come in behind the dump: what was on its way from the last master would be lost without a copy.
         let (host, port) = DEAD_PORT;
         server.change_role(&format!("REPLICAOF {host} {port}"), ROLE_TIMEOUT).await.map_err(from_redis)?;
         aside::live(node, server, stamp.epoch).await?;
     }
-    Ok(())
+    Ok(ahead)
 }

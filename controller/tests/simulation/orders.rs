@@ -376,13 +376,9 @@ impl World {
         }
         let record = x.seen.as_ref().map(|(record, _)| record.clone());
         let offset = self.tree.depth(server.head);
-        let worth = offset > 0 && server.complete;
+        let worth = offset > 0 && server.complete && !(follows && assigned);
         self.trace(|| format!("agent {a} at {}:{offset} is to follow {master}, fork {fork:?}", server.replid));
-        if !follows
-            && worth
-            && is_ahead(&server.replid, offset, fork, record.as_deref())
-            && !self.mutated(Mutation::NothingSetAside)
-        {
+        if worth && is_ahead(&server.replid, offset, fork, record.as_deref()) && !self.mutated(Mutation::NothingSetAside) {
             self.step(a, Step::CuttingForAside);
             let dead = Exec::Role(Some(Address { host: "127.0.0.1".into(), port: 1 }), 0);
             self.tell(a, 0, dead, Some(Tag::Job(id)), ROLE_TIMEOUT);

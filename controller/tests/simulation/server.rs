@@ -209,8 +209,14 @@ impl World {
             }
             Link::Transfer { .. } => 20_000,
             Link::Loading { until, head, replid, master, run: of } if now >= until => {
-                self.end_loading(a, run, head, replid);
-                self.link_up(a, run, master, of);
+                // The rest comes by a partial resync, for the master may have another history by now.
+                self.end_loading(a, run, head, replid.clone());
+                let same = self.agents[master].server.as_ref().is_some_and(|s| s.replid == replid);
+                if same && self.serves_as_source(a, master, of) {
+                    self.link_up(a, run, master, of);
+                } else if let Some(me) = self.server(a, run) {
+                    me.link = Link::Connecting;
+                }
                 5_000
             }
             Link::Loading { .. } => 20_000,
