@@ -57,6 +57,7 @@ pub(crate) struct Node {
     /// The instance is to end at once.
     pub aborted: tokio::sync::Notify,
     agent: api::Agent,
+    /// Locked before `state`: nothing may look at the parts while it borrows the state.
     parts: Mutex<Parts>,
     state: watch::Sender<State>,
 }
@@ -141,7 +142,8 @@ impl Node {
 
     /// The state of the moment.
     pub fn state(&self) -> State {
-        self.timed(self.state.borrow().clone())
+        let state = self.state.borrow().clone();
+        self.timed(state)
     }
 
     /// A state as it is told at this moment: what changes all the time is not kept in it.
@@ -168,13 +170,14 @@ impl Node {
             generation: seen.record.generation.clone(),
             version: seen.version,
         });
+        let dead = self.state().deaths.into_iter().map(|death| death.run_id).collect();
         Known {
             record: read,
             task_id: self.config.task_id.clone(),
             epoch: memory.epoch,
             record_version: memory.record_version,
             run_id: self.server().map(|server| server.run_id().to_owned()),
-            dead: self.state.borrow().deaths.iter().map(|death| death.run_id.clone()).collect(),
+            dead,
             stopping: self.look(|parts| parts.stopping),
         }
     }

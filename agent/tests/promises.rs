@@ -137,3 +137,25 @@ async fn an_agent_that_starts_again_is_bound_as_if_it_had_promised() {
     assert!(started.elapsed() > Duration::from_secs(1), "{:?}", started.elapsed());
     ask(&a.redis(), "SET k v").await.unwrap();
 }
+
+/// Promises change the state, commands look at it: neither may wait for the other for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_agent_that_is_asked_from_all_sides_at_once_answers_everybody() {
+    let _turn = TURN.read().await;
+    let rig = Rig::new("all-sides").await;
+    let agent = rig.agent(0, &[]).await;
+    let state = until("the record is read", async || Some(agent.state(&rig).await).filter(|s| s.epoch == 1)).await;
+    let mut stale = rig.command(&state, Order::Fence);
+    stale.stamp.epoch = 0;
+    let asked = request(&rig, &agent, 1);
+    let (http, address) = (&rig.http, agent.address());
+    let ask_on = async |promises: bool| {
+        for _ in 0..1000 {
+            match promises {
+                true => drop(http.promise(&address, &asked, Duration::from_secs(10)).await.unwrap()),
+                false => drop(http.command(&address, &stale, Duration::from_secs(10)).await.unwrap()),
+            }
+        }
+    };
+    tokio::join!(ask_on(true), ask_on(false), ask_on(true), ask_on(false), ask_on(true), ask_on(false));
+}
