@@ -12,8 +12,6 @@ const SESSION: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(200);
 /// Wait after a connection could not be made or was given up.
 const RETRY: Duration = Duration::from_millis(2);
-/// Longest wait for one agent's answer.
-const ANSWER: Duration = Duration::from_millis(500);
 
 /// Where to ask.
 #[derive(Clone, Debug)]
@@ -25,8 +23,6 @@ pub enum Door {
         /// Path of the node.
         node: String,
     },
-    /// `GET /master` of each agent, answered by status code.
-    Agents(Vec<Member>),
     /// Addresses of servers, one after the other: a client that is told nothing. With one address: one that stays whatever happens.
     Fixed(Vec<String>),
     /// What somebody else finds out for all writers, as one program's pool of connections would have it.
@@ -73,15 +69,6 @@ impl Told {
     }
 }
 
-/// An agent and its server.
-#[derive(Clone, Debug)]
-pub struct Member {
-    /// `host:port` of the agent.
-    pub agent: String,
-    /// `host:port` of its server.
-    pub server: String,
-}
-
 /// A door opened by one writer.
 #[derive(Debug)]
 pub(super) enum Seeker {
@@ -89,7 +76,6 @@ pub(super) enum Seeker {
         seen: watch::Receiver<Option<String>>,
         _follower: Aborted,
     },
-    Agents(Vec<Member>, reqwest::Client),
     Fixed(Vec<String>, usize),
     /// With the address that was answered last.
     Told(Told, String),
@@ -113,7 +99,6 @@ impl Door {
                 let (found, seen) = watch::channel(None);
                 Seeker::Watch { seen, _follower: Aborted(tokio::spawn(follow(connect, node, found))) }
             }
-            Door::Agents(members) => Seeker::Agents(members, reqwest::Client::builder().timeout(ANSWER).build()?),
             Door::Fixed(addresses) => Seeker::Fixed(addresses, 0),
             Door::Told(told) => Seeker::Told(told, String::new()),
         })
@@ -125,15 +110,6 @@ impl Seeker {
     pub(super) async fn ask(&mut self) -> Result<String> {
         match self {
             Seeker::Watch { seen, .. } => seen.borrow().clone().context("the master's node has not been read"),
-            Seeker::Agents(members, http) => {
-                for member in members.iter() {
-                    let answer = http.get(format!("http://{}/master", member.agent)).send().await;
-                    if answer.is_ok_and(|answer| answer.status().is_success()) {
-                        return Ok(member.server.clone());
-                    }
-                }
-                bail!("no agent says that it has the master")
-            }
             Seeker::Fixed(addresses, next) => {
                 let address = addresses.get(*next % addresses.len().max(1)).context("no address")?.clone();
                 *next += 1;

@@ -12,7 +12,7 @@ mod of_cluster;
 mod verdict;
 mod writer;
 
-pub use door::{Door, Member, Told};
+pub use door::{Door, Told};
 pub use judge::{About, judge};
 pub use log::{Ack, Data, Failure, Log, Server};
 pub use of_cluster::Load;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::door::{Door, Member};
+use super::door::Door;
 use super::writer::{Plan, Writers};
 use crate::harness::Host;
 use crate::harness::cluster::Cluster;
@@ -52,19 +52,16 @@ impl Cluster {
     pub async fn writers(&self, name: &str, load: &Load) -> Result<Writers> {
         let mut stubborn = Vec::new();
         if load.stubborn {
-            stubborn = self.members().await?.into_iter().map(|member| (Door::Fixed(vec![member.server]), 0)).collect();
+            stubborn = self.servers().await?.into_iter().map(|server| (Door::Fixed(vec![server]), 0)).collect();
         }
         Ok(self.following(name, load, stubborn))
     }
 
-    /// The agents and servers of all active tasks.
-    pub async fn members(&self) -> Result<Vec<Member>> {
+    /// The servers of all active tasks, `host:port`.
+    pub async fn servers(&self) -> Result<Vec<String>> {
         let tasks = self.tasks().await?;
-        let member = |task: crate::harness::local_aurora::Task| {
-            let at = |port: &str| Some(format!("{}:{}", task.address, task.ports.get(port)?));
-            Some(Member { agent: at("health")?, server: at("redis")? })
-        };
-        tasks.into_iter().map(|task| member(task).context("a task without ports")).collect()
+        let server = |task: crate::harness::local_aurora::Task| Some(format!("{}:{}", task.address, task.ports.get("redis")?));
+        tasks.into_iter().map(|task| server(task).context("a task without ports")).collect()
     }
 
     fn following(&self, name: &str, load: &Load, mut writers: Vec<(Door, u32)>) -> Writers {
