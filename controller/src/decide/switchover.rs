@@ -123,9 +123,12 @@ pub fn target<'a>(view: View<'a>, record: Recorded<'a>, to: Option<u32>) -> Resu
     if let Some(absent) = unheard(view, record) {
         return Err(absent);
     }
-    let fit = record.agents(view).filter(|(_, s)| !record.is_master(s) && unfit(view, record, s).is_none());
-    fit.max_by_key(|(_, s)| (s.redis.as_ref().map(|r| r.offset), std::cmp::Reverse(s.instance)))
-        .ok_or_else(|| "no replica is known to hold everything: look at the column 'proven' of status".into())
+    let others = || record.agents(view).filter(|(_, s)| !record.is_master(s));
+    let fit = others().filter(|(_, s)| unfit(view, record, s).is_none());
+    fit.max_by_key(|(_, s)| (s.redis.as_ref().map(|r| r.offset), std::cmp::Reverse(s.instance))).ok_or_else(|| {
+        let why: Vec<String> = others().filter_map(|(_, s)| unfit(view, record, s)).collect();
+        if why.is_empty() { "there is no replica".into() } else { format!("no replica can take over: {}", why.join("; ")) }
+    })
 }
 
 fn missing(view: View<'_>, record: Recorded<'_>, wanted: u32) -> String {

@@ -126,7 +126,7 @@ fn asks_that_would_lose_writes_are_refused_with_what_would_be_accepted() {
         (in_sync(), switch(Some(0)), "is the master already"),
         (in_sync(), switch(Some(7)), "there are: 1, 2"),
         (Case::stable(), switch(Some(1)), "not proven"),
-        (Case::stable(), switch(None), "no replica is known"),
+        (Case::stable(), switch(None), "no replica can take over: instance 1 is not proven"),
         (begun(None), switch(None), "operation o (switchover) is in flight"),
         (in_sync().silent(0), switch(None), "no master serves"),
         (with_acks(in_sync().silent(2)), switch(Some(1)), "cannot answer"),
