@@ -29,7 +29,8 @@ pub(crate) struct Promises {
 impl Promises {
     /// At the start of an agent; `again` when there was one before it in this sandbox.
     pub fn begin(again: bool, memory: &Memory) -> Promises {
-        let lease = memory.lease_ms.map_or(timing::LEASE, Duration::from_millis);
+        // Where the memory was lost, the longest there can be.
+        let lease = memory.lease_ms.map_or(timing::LONGEST_LEASE, Duration::from_millis);
         let until = if again { since_boot() + timing::with_margin(lease) } else { Duration::ZERO };
         Promises { until: watch::channel(until).0 }
     }
@@ -130,6 +131,7 @@ mod tests {
         assert!(!Promises::begin(false, &memory).bind());
         let again = Promises::begin(true, &memory);
         assert!(again.bind() && *again.until.borrow() > since_boot() + Duration::from_secs(50));
-        assert!(Promises::begin(true, &Memory::default()).bind(), "the length is not known");
+        let unknown = Promises::begin(true, &Memory::default());
+        assert!(*unknown.until.borrow() > since_boot() + timing::LONGEST_LEASE, "the length is not known");
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// Lease length unless the cluster file says otherwise.
 pub const LEASE: Duration = Duration::from_secs(2);
+/// Longest lease that can be chosen: an agent that does not know its length acts for so long as if it had just promised.
+pub const LONGEST_LEASE: Duration = Duration::from_secs(60);
 /// Longest time on promises alone, unless the cluster file says otherwise.
 pub const FAILSAFE_MAX: Duration = Duration::from_secs(600);
 /// How much faster one machine's clock may run than another's, in thousandths.
@@ -58,6 +60,10 @@ pub fn lease_mistakes(lease: Duration, failsafe_max: Duration) -> Vec<String> {
             ),
         ),
         (
+            lease <= LONGEST_LEASE,
+            format!("lease ({lease:?}) <= {LONGEST_LEASE:?}: a lost master's host would stop all writes for so long"),
+        ),
+        (
             failsafe_max >= lease * 2,
             format!(
                 "failsafe.max ({failsafe_max:?}) >= 2 x lease ({:?}): else a lease ends before a promise can help",
@@ -89,6 +95,7 @@ mod tests {
     fn each_relation_is_stated_with_its_figures() {
         let cases = [
             (lease_mistakes(SECOND * 9 / 10, FAILSAFE_MAX), "lease (900ms) >= 1s"),
+            (lease_mistakes(SECOND * 61, FAILSAFE_MAX), "lease (61s) <= 60s"),
             (lease_mistakes(LEASE, SECOND * 3), "failsafe.max (3s) >= 2 x lease (4s)"),
         ];
         for (found, expected) in cases {
