@@ -34,14 +34,16 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -
         }
         Err(error) => return Err(from_redis(error)),
     }
-    // From here on no write is taken; clients are told to go.
-    node.change(|parts| parts.duty.fenced = Some(stamp.epoch));
-    let held = drop_clients(server).await.is_ok() && is_write_refused(server).await;
-    if !held {
-        node.change(|parts| parts.duty.fenced = None);
+    // From here on no write is taken; clients are told to go. It is called fenced, which is evidence, only when that was seen to hold.
+    node.change(|parts| parts.duty.withdrawn = true);
+    if drop_clients(server).await.is_err() || !is_write_refused(server).await {
         server.kill().await;
         return proven_dead(node, server).await;
     }
+    node.change(|parts| {
+        parts.duty.fenced = Some(stamp.epoch);
+        parts.duty.withdrawn = false;
+    });
     node.lease.lay_down(server, true).await;
     node.refresh(server).await.map_err(from_redis)?;
     tracing::info!(run_id = server.run_id(), epoch = stamp.epoch, "fenced");
