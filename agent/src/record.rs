@@ -293,6 +293,11 @@ impl Record {
     pub fn master_epoch(&self) -> Epoch {
         if self.master_epoch == 0 { self.epoch } else { self.master_epoch }
     }
+    /// Whether it has the server `run_id` of `task_id` in office as master.
+    pub fn has_in_office(&self, task_id: &str, run_id: &str) -> bool {
+        let in_office = matches!(self.phase, Phase::Promoting | Phase::Stable);
+        in_office && self.master.as_ref().is_some_and(|master| master.task_id == task_id && master.run_id == run_id)
+    }
     /// Which history of the lineage a place in `replid` belongs to: a replica that has gone over to a new history by a partial resync names
     /// that one although what it holds may end before the new one began. Absent for a foreign or forgotten history.
     pub fn history_at(&self, replid: &str, offset: Offset) -> Option<usize> {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
 use crate::node::Node;
-use crate::record::{Phase, Record};
+use crate::record::Record;
 use crate::zk::{self, Keeper};
 
 /// A record that was read.
@@ -143,7 +143,5 @@ fn report(node: &Node, problem: Option<&str>) {
 
 /// Whether the record names the server `run_id` of `task_id` as the master in office.
 pub(crate) fn names(seen: Option<&Seen>, task_id: &str, run_id: &str) -> bool {
-    let Some(Seen { record, .. }) = seen else { return false };
-    let in_office = matches!(record.phase, Phase::Promoting | Phase::Stable);
-    in_office && record.master.as_ref().is_some_and(|master| master.task_id == task_id && master.run_id == run_id)
+    seen.is_some_and(|seen| seen.record.has_in_office(task_id, run_id))
 }

@@ -1,6 +1,6 @@
 //! The right of a master to acknowledge writes: held by a thread of its own, which nothing else blocks.
 //!
-//! [`term`] decides, `thread` carries out, `zookeeper` speaks with ZooKeeper. The rest of the agent orders by `Lease` and looks at the
+//! [`term`] decides on its [`ground`], `thread` carries out, `zookeeper` speaks with ZooKeeper. The rest of the agent orders by `Lease` and looks at the
 //! `Standing`; it never pauses or unpauses a server itself.
 
 use std::sync::Arc;
@@ -15,8 +15,10 @@ use crate::node::Node;
 use crate::record::Peer;
 use crate::records::Seen;
 use crate::server::Server;
-use term::{Ground, Reason};
+use ground::Ground;
+use term::Reason;
 
+pub mod ground;
 pub mod term;
 mod thread;
 mod timer;
@@ -130,7 +132,7 @@ pub(crate) struct Lease {
 
 impl Lease {
     /// Takes office for a server that the record names: done once the first renewal is committed and the server may take writes. The error
-    /// says why not; then no term runs.
+    /// says why not; then no term runs, unless the server was open: its writes stay held back until a renewal is committed or it is fenced.
     pub async fn take_office(&self, office: Office) -> Result<(), String> {
         let limit = Duration::from_millis(office.record.record.lease_ms) / 2 + THREAD_LIMIT;
         let (reply, answer) = oneshot::channel();

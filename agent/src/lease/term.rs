@@ -10,29 +10,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::api::Epoch;
+use super::ground::Ground;
 use crate::record::Peer;
 use crate::timing::{self, BUSY_AFTER, HUNG_AFTER, KILL_TIME, PAUSE_BOUND, STOP_BOUND};
 
 /// Pause before an unanswered stop of writes is tried again.
 const PAUSE_AGAIN: Duration = Duration::from_millis(50);
-
-/// The record that a renewal stands on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ground {
-    /// Generation of the record.
-    pub generation: String,
-    /// Epoch led.
-    pub epoch: Epoch,
-    /// Version of the record.
-    pub record_version: i32,
-    /// Length of the lease.
-    pub lease: Duration,
-    /// Longest time on promises alone.
-    pub failsafe_max: Duration,
-    /// Members that may be asked for promises: listed, not marked for removal, not the master itself.
-    pub members: Vec<Peer>,
-}
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
+use super::ground::{Ground, Holder};
 use super::term::{Effect, Event, Term};
 use super::timer::Timer;
-use super::zookeeper::{self, Holder, Renewed};
+use super::zookeeper::{self, Renewed};
 use super::{Lease, Office, Order, Reason, Standing, TermView};
 use crate::api::PromiseRequest;
 use crate::breaks::Broken;
@@ -95,6 +96,8 @@ struct InOffice {
     ping: Option<u64>,
     next_ping: Duration,
     waiting: Option<(Duration, oneshot::Sender<Result<(), String>>)>,
+    /// The server may have been taking writes when the term began: then only this term keeps them back, until it is laid down.
+    open: bool,
     /// Who waits for the begin (true) or the end of a hold.
     planning: Option<(bool, oneshot::Sender<Result<(), String>>)>,
 }
@@ -189,8 +192,8 @@ impl Desk {
         let (record, record_version) = (&seen.record, seen.version);
         let run_id = server.run_id().to_owned();
         let holder = Holder { cluster_id: record.cluster_id.clone(), task_id: self.setup.task_id.clone(), run_id };
-        let ground = zookeeper::ground_of(record, record_version, &holder.task_id);
-        if !zookeeper::names(record, &holder) {
+        let ground = Ground::of(record, record_version, &holder.task_id);
+        if !record.has_in_office(&holder.task_id, &holder.run_id) {
             let _ = reply.send(Err(format!("record version {record_version} does not name this server")));
             return;
         }
@@ -221,6 +224,7 @@ impl Desk {
                     ping: None,
                     next_ping: now,
                     waiting: Some((deadline, reply)),
+                    open,
                     planning: None,
                 }
             }
@@ -343,7 +347,7 @@ impl InOffice {
         None
     }
 
-    /// Answers who waits for the office. Whether the term has to end, because it did not begin in time.
+    /// Answers who waits for the office. Whether the term has to end, because it did not begin in time and holds nothing back.
     fn settle(&mut self, now: Duration) -> bool {
         self.settle_hold();
         let Some((deadline, _)) = self.waiting else { return false };
@@ -365,7 +369,7 @@ impl InOffice {
         if let Some((_, reply)) = self.waiting.take() {
             let _ = reply.send(answer);
         }
-        failed && !self.term.has_begun()
+        failed && !self.term.has_begun() && !self.open
     }
 }
 

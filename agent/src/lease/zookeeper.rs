@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use zookeeper_client::{Error as ZkError, MultiWriteError, MultiWriteResult};
 
-use super::term::{Event, Ground, Outcome};
-use crate::record::{Lease, Paths, Peer, Phase, Record};
+use super::ground::{Ground, Holder};
+use super::term::{Event, Outcome};
+use crate::record::{Lease, Paths, Record};
 use crate::zk::{self, Keeper};
 
 /// Longest wait for the outcome of one renewal.
@@ -92,14 +93,6 @@ fn absent(node: &str) -> String {
     format!("node {node} is absent: the leading controller makes it")
 }
 
-/// Who the holder of a lease is, for [`judge`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Holder {
-    pub cluster_id: String,
-    pub task_id: String,
-    pub run_id: String,
-}
-
 /// Reads the record from a server that has caught up.
 pub(super) async fn read_record(keeper: &Keeper, paths: &Paths, holder: &Holder, ground: &Ground) -> Event {
     let path = paths.record();
@@ -114,46 +107,10 @@ pub(super) async fn read_record(keeper: &Keeper, paths: &Paths, holder: &Holder,
     }
 }
 
-/// What a record means for the holder of a lease that stands on `ground`. Content that is none, and another cluster's record, mean nothing.
+/// What a node with the record means for the holder of a lease that stands on `ground`. Content that is none means nothing.
 pub(super) fn judge(node: &zk::Node, path: &str, holder: &Holder, ground: &Ground) -> Event {
-    let Ok(record) = node.json::<Record>(path, "cluster record") else { return Event::Unreadable };
-    if record.cluster_id != holder.cluster_id {
-        return Event::Unreadable;
-    }
-    let same = record.generation == ground.generation;
-    if same && node.version < ground.record_version {
-        return Event::Tick;
-    }
-    // A record made anew names a live master as it is; its epoch is higher.
-    let fits = if same { record.epoch == ground.epoch } else { record.epoch > ground.epoch };
-    match fits && names(&record, holder) {
-        true => Event::Stands(ground_of(&record, node.version, &holder.task_id)),
-        false => Event::Deposed,
-    }
-}
-
-/// Whether the record has this server in office.
-pub(super) fn names(record: &Record, holder: &Holder) -> bool {
-    let in_office = matches!(record.phase, Phase::Promoting | Phase::Stable);
-    in_office && record.master.as_ref().is_some_and(|m| m.task_id == holder.task_id && m.run_id == holder.run_id)
-}
-
-/// What a renewal against this version stands on.
-pub(super) fn ground_of(record: &Record, version: i32, task_id: &str) -> Ground {
-    let ms = Duration::from_millis;
-    let mut members: Vec<Peer> = Vec::new();
-    for member in record.known_replicas.iter().filter(|member| !member.removing && member.task_id != task_id) {
-        let Some(agent) = member.agent.clone() else { continue };
-        if !members.iter().any(|peer| peer.task_id == member.task_id) {
-            members.push(Peer { task_id: member.task_id.clone(), agent });
-        }
-    }
-    Ground {
-        generation: record.generation.clone(),
-        epoch: record.epoch,
-        record_version: version,
-        lease: ms(record.lease_ms),
-        failsafe_max: ms(record.failsafe_max_ms),
-        members,
+    match node.json::<Record>(path, "cluster record") {
+        Ok(record) => ground.judge(&record, node.version, holder),
+        Err(_) => Event::Unreadable,
     }
 }

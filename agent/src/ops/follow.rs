@@ -7,6 +7,7 @@ use super::{Done, Halt, aside, failed, from_redis, refused};
 use crate::admission::{self, Credential};
 use crate::api::{Address, Position, Role, Stamp};
 use crate::causes::chain;
+use crate::lineage;
 use crate::node::Node;
 use crate::redis::conf::DEAD_PORT;
 use crate::redis::info::Info;
@@ -79,7 +80,7 @@ async fn save_if_ahead(
     // Without keys there is nothing to lose; an unfinished first sync is nobody's newest copy. What a replica was started from counts as
     // well, though it was looked at then: another master, further back, may have come since.
     let worth = info.keys() > 0 && node.look(|parts| parts.duty.complete);
-    let ahead = worth && aside::is_ahead(&info.replid, info.offset, fork, record);
+    let ahead = worth && lineage::is_ahead(&info.replid, info.offset, fork, record);
     if ahead {
         // Nothing may come in behind the dump: what was on its way from the last master would be lost without a copy.
         let (host, port) = DEAD_PORT;

@@ -7,6 +7,7 @@ use super::{Done, Halt, aside, failed, refused};
 use crate::api::{FailedSource, Position, Source, Stamp};
 use crate::clock::unix_ms;
 use crate::files;
+use crate::lineage;
 use crate::local;
 use crate::node::Node;
 use crate::program::Ready;
@@ -109,7 +110,7 @@ async fn keep_usable_dump(node: &Node, program: &Ready, epoch: u64, fork: Option
         Ok(checked) => {
             let seen = node.records.get();
             let record = seen.as_ref().map(|seen| &seen.record);
-            let ahead = checked.rdb.position.as_ref().is_none_or(|p| aside::is_ahead(&p.replid, p.offset, fork, record));
+            let ahead = checked.rdb.position.as_ref().is_none_or(|p| lineage::is_ahead(&p.replid, p.offset, fork, record));
             if ahead {
                 aside::link(node, epoch)?;
             }

@@ -6,9 +6,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use agent::api::{Held, LeaseState, PromiseRequest};
-use agent::lease::term::{Effect, Event, Ground, Outcome, Reason, Term};
-use agent::record::{Lease, Peer, Phase, Record};
-use agent::timing::{self, PAUSE_BOUND, PROBE_EVERY, STOP_BOUND};
+use agent::lease::ground::{Ground, Holder};
+use agent::lease::term::{Effect, Event, Outcome, Reason, Term};
+use agent::record::{Lease, Peer};
+use agent::timing::{PAUSE_BOUND, PROBE_EVERY, STOP_BOUND};
 
 use super::agents::{Pending, Tag};
 use super::mutation::Mutation;
@@ -25,6 +26,8 @@ pub(super) struct Office {
     node: Option<i32>,
     /// A promotion waits for it until then.
     waiting: Option<(Duration, u64)>,
+    /// The server may have been taking writes when the term began.
+    open: bool,
     pinging: bool,
     next_ping: Duration,
     /// Epoch of the hold asked for.
@@ -48,47 +51,10 @@ impl Office {
         }
         if self.term.reason() == Some(Reason::Deposed) || now >= deadline {
             self.waiting = None;
-            return Settled::Failed(job, self.term.committed_version().is_none());
+            return Settled::Failed(job, self.term.committed_version().is_none() && !self.open);
         }
         Settled::Not
     }
-}
-
-/// What a renewal against this version stands on.
-fn ground_of(record: &Record, version: i32, task_id: &str) -> Ground {
-    let mut members: Vec<Peer> = Vec::new();
-    for member in record.known_replicas.iter().filter(|member| !member.removing && member.task_id != task_id) {
-        let Some(agent) = member.agent.clone() else { continue };
-        if !members.iter().any(|peer| peer.task_id == member.task_id) {
-            members.push(Peer { task_id: member.task_id.clone(), agent });
-        }
-    }
-    Ground {
-        generation: record.generation.clone(),
-        epoch: record.epoch,
-        record_version: version,
-        lease: Duration::from_millis(record.lease_ms),
-        failsafe_max: Duration::from_millis(record.failsafe_max_ms),
-        members,
-    }
-}
-
-/// What a record means for the holder of a lease.
-fn judge(record: &Record, version: i32, task_id: &str, run_id: &str, ground: &Ground) -> Event {
-    let same = record.generation == ground.generation;
-    if same && version < ground.record_version {
-        return Event::Tick;
-    }
-    let fits = if same { record.epoch == ground.epoch } else { record.epoch > ground.epoch };
-    match fits && names(record, task_id, run_id) {
-        true => Event::Stands(ground_of(record, version, task_id)),
-        false => Event::Deposed,
-    }
-}
-
-fn names(record: &Record, task_id: &str, run_id: &str) -> bool {
-    let in_office = matches!(record.phase, Phase::Promoting | Phase::Stable);
-    in_office && record.master.as_ref().is_some_and(|m| m.task_id == task_id && m.run_id == run_id)
 }
 
 impl World {
@@ -97,11 +63,11 @@ impl World {
         let now = self.local(a);
         let x = &mut self.agents[a];
         let (Some((record, version)), Some(server)) = (x.seen.clone(), &x.server) else { return false };
-        if !names(&record, &x.task_id, &server.run_id) {
+        if !record.has_in_office(&x.task_id, &server.run_id) {
             return false;
         }
-        let ground = ground_of(&record, version, &x.task_id);
-        let waiting = Some((now + timing::office_bound(ground.lease), job));
+        let ground = Ground::of(&record, version, &x.task_id);
+        let waiting = Some((now + ground.lease / 2, job));
         let open = x.duty.master && x.duty.fenced.is_none();
         let same = |o: &Office| {
             let stands = o.term.ground();
@@ -115,7 +81,7 @@ impl World {
                 x.terms += 1;
                 let term = Term::begin(now, ground.clone(), asks, open);
                 let run_id = server.run_id.clone();
-                Office { number: x.terms, term, run_id, node: None, waiting, pinging: false, next_ping: now, holding: None }
+                Office { number: x.terms, term, run_id, node: None, waiting, open, pinging: false, next_ping: now, holding: None }
             }
         });
         self.on_term(a, Event::Stands(ground));
@@ -338,7 +304,12 @@ impl World {
     pub fn record_for_term(&mut self, a: A) {
         let x = &self.agents[a];
         let (Some(office), Some((record, version))) = (&x.office, &x.seen) else { return };
-        let event = judge(record, *version, &x.task_id, &office.run_id, office.term.ground());
+        let holder = Holder {
+            cluster_id: x.cluster_id.clone().unwrap_or_default(),
+            task_id: x.task_id.clone(),
+            run_id: office.run_id.clone(),
+        };
+        let event = office.term.ground().judge(record, *version, &holder);
         self.on_term(a, event);
         self.admit(a);
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use agent::api::*;
 use agent::gate;
 use agent::lease::term::Event;
-use agent::record::Record;
+use agent::lineage::is_ahead;
 use agent::timing;
 use std::time::Duration;
 
@@ -486,20 +486,5 @@ impl World {
             self.agents[a].uploads.last_request_id = Some(request);
         }
         self.touch(a);
-    }
-}
-
-/// As the agent judges whether a copy holds something that its new master does not.
-fn is_ahead(replid: &str, offset: Offset, fork: Option<&Position>, record: Option<&Record>) -> bool {
-    if let Some(fork) = fork.filter(|fork| fork.replid == replid) {
-        return offset > fork.offset;
-    }
-    let Some(record) = record else { return true };
-    if record.master_replid.as_deref() == Some(replid) {
-        return false;
-    }
-    match record.histories.iter().rev().find(|history| history.replid == replid) {
-        Some(history) => history.to.is_some_and(|end| offset > end),
-        None => !record.histories.is_empty(),
     }
 }
