@@ -50,6 +50,8 @@ struct Open {
     session: Option<zkc::SessionId>,
     role: Role,
     paths: Vec<String>,
+    /// Nodes of the role before, still to be deleted.
+    stale: Vec<String>,
     /// A call failed: there may be a node that `paths` does not know.
     unsure: bool,
 }
@@ -78,7 +80,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         if look {
             looked = tokio::time::Instant::now();
         }
-        node.doors.published.send_replace(!open.paths.is_empty());
+        node.doors.published.send_replace(!(open.paths.is_empty() && open.stale.is_empty()));
         let pause = match &result {
             Ok(()) => LOOK_EVERY,
             Err(error) => {
@@ -111,9 +113,10 @@ async fn arrange(node: &Node, client: &zkc::Client, wanted: Role, open: &mut Ope
         *open = Open { session: Some(client.session_id()), ..Open::default() };
     }
     if open.role != wanted {
-        while let Some(path) = open.paths.last() {
-            delete(client, path).await?;
-            open.paths.pop();
+        open.stale.append(&mut open.paths);
+        // A new master's clients wait for its node: that it is listed among the replicas for a moment longer harms nobody.
+        if wanted != Role::Master {
+            withdraw(client, &mut open.stale).await?;
         }
         if open.unsure {
             sweep(node, client).await?;
@@ -137,6 +140,14 @@ async fn arrange(node: &Node, client: &zkc::Client, wanted: Role, open: &mut Ope
     if open.paths.len() < complete {
         publish(node, client, open).await?;
         tracing::info!(role = ?wanted, paths = ?open.paths, "published in ZooKeeper");
+    }
+    withdraw(client, &mut open.stale).await
+}
+
+async fn withdraw(client: &zkc::Client, paths: &mut Vec<String>) -> Result<(), zk::Error> {
+    while let Some(path) = paths.last() {
+        delete(client, path).await?;
+        paths.pop();
     }
     Ok(())
 }
