@@ -47,11 +47,19 @@ impl Records {
         self.seen.subscribe()
     }
 
-    /// Reads it now, from a server that has caught up.
-    pub async fn refresh(&self, node: &Node) -> Result<(), zk::Error> {
+    /// Reads it now; when what is looked for is `still` missing then, once more from a server that has caught up.
+    pub async fn catch_up(&self, node: &Node, still: impl Fn() -> bool) -> Result<(), zk::Error> {
         let client = self.keeper.client()?;
-        zk::call("sync", &self.path, client.sync(&self.path)).await?;
-        if let Some(read) = zk::read(&client, &self.path).await? {
+        self.read(node, &client).await?;
+        if still() {
+            zk::call("sync", &self.path, client.sync(&self.path)).await?;
+            self.read(node, &client).await?;
+        }
+        Ok(())
+    }
+
+    async fn read(&self, node: &Node, client: &zookeeper_client::Client) -> Result<(), zk::Error> {
+        if let Some(read) = zk::read(client, &self.path).await? {
             self.take(node, &read);
         }
         Ok(())

@@ -99,8 +99,9 @@ fn answer(node: &Node, verb: &str, outcome: Result<Done, Halt>) -> Answer {
 async fn in_turn(node: &Arc<Node>, command: Command) -> Result<Done, Halt> {
     let turn = tokio::time::timeout(TURN_TIMEOUT, node.turn.lock()).await;
     let turn = turn.map_err(|_| refused("busy", format!("another command is still being carried out after {TURN_TIMEOUT:?}")))?;
-    if gate::needs_reading(&command, &node.known())
-        && let Err(error) = node.records.refresh(node).await
+    let unread = || gate::needs_reading(&command, &node.known());
+    if unread()
+        && let Err(error) = node.records.catch_up(node, unread).await
     {
         tracing::warn!(%error, "cannot read the record that a command names");
     }
