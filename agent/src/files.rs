@@ -32,7 +32,7 @@ impl Places {
 
     /// The agent's memory.
     pub fn memory(&self) -> PathBuf {
-        self.sandbox.join("agent.json")
+        self.sandbox.join("agent.memory")
     }
     /// The server's directory.
     pub fn data(&self) -> PathBuf {

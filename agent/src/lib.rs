@@ -36,6 +36,7 @@ mod redis;
 pub mod run;
 pub mod secret;
 mod server;
+pub mod slots;
 pub mod snapshot;
 mod spawn;
 pub mod store;

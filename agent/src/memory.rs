@@ -1,15 +1,16 @@
 //! What an agent must not forget when its process ends: what it has obeyed, and which server it ran.
 //!
-//! One JSON file in the sandbox, replaced as a whole and synced to disk before anything that depends on it is done. A restarted agent
+//! One small file in the sandbox ([`crate::slots`], JSON in it), on the disk before anything that depends on it is done. A restarted agent
 //! finds there the server of its predecessor, proves it gone and reports it as evidence.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
 use crate::api::{Death, Epoch};
+use crate::slots::{Found, Slots};
 
 /// Most deaths remembered.
 const MAX_DEATHS: usize = 8;
@@ -83,9 +84,15 @@ pub(crate) struct Notebook {
     path: PathBuf,
     memory: Mutex<Memory>,
     /// What the file holds. Locked while it is written: who only looks does not wait for the disk.
-    written: Mutex<Memory>,
+    written: Mutex<Written>,
     /// Whether an earlier agent of this task was here.
     was_here: bool,
+}
+
+#[derive(Debug)]
+struct Written {
+    slots: Slots,
+    memory: Memory,
 }
 
 /// Why the file cannot be used.
@@ -111,18 +118,18 @@ impl Notebook {
     /// Opens the memory of `task_id` at `path`. A damaged file is set aside and named in the second value: the record will tell the
     /// epoch again before anything is obeyed.
     pub fn open(path: &Path, task_id: &str) -> Result<(Notebook, Option<String>), Error> {
-        let (memory, problem, was_here) = match std::fs::read(path) {
-            Ok(bytes) => match serde_json::from_slice::<Memory>(&bytes) {
-                Ok(memory) => {
-                    let was_here = memory.task_id == task_id;
-                    (memory, None, was_here)
-                }
-                Err(e) => (Memory::default(), Some(set_aside(path, &e)?), true),
+        let (slots, found) = Slots::open(path).map_err(|source| Error::Read { path: path.into(), source })?;
+        let nothing = found == Found::Nothing;
+        let (memory, problem) = match found {
+            Found::Nothing => (Memory::default(), None),
+            Found::Damaged => (Memory::default(), Some(set_aside(path, "it holds nothing whole")?)),
+            Found::Content(json) => match serde_json::from_str::<Memory>(&json) {
+                Ok(memory) => (memory, None),
+                Err(e) => (Memory::default(), Some(set_aside(path, &e.to_string())?)),
             },
-            Err(e) if e.kind() == io::ErrorKind::NotFound => (Memory::default(), None, false),
-            Err(source) => return Err(Error::Read { path: path.into(), source }),
         };
-        let written = Mutex::new(memory.clone());
+        let was_here = !nothing && (problem.is_some() || memory.task_id == task_id);
+        let written = Mutex::new(Written { slots, memory: memory.clone() });
         let notebook = Notebook { path: path.into(), memory: Mutex::new(memory), written, was_here };
         notebook.change(|m| {
             if m.task_id != task_id {
@@ -143,14 +150,15 @@ impl Notebook {
         self.memory.lock().expect("no panic while locked").clone()
     }
 
-    /// Changes the content and puts it on disk; on an error neither the file nor the content has changed.
+    /// Changes the content and puts it on disk; on an error the content has not changed.
     pub fn change(&self, change: impl FnOnce(&mut Memory)) -> Result<(), Error> {
         let mut written = self.written.lock().expect("no panic while locked");
         let mut next = self.get();
         change(&mut next);
-        if next != *written || !self.path.exists() {
-            replace(&self.path, &next).map_err(|source| Error::Write { path: self.path.clone(), source })?;
-            *written = next.clone();
+        if next != written.memory || !self.path.exists() {
+            let json = serde_json::to_string_pretty(&next).expect("the memory is plain data");
+            written.slots.write(&json).map_err(|source| Error::Write { path: self.path.clone(), source })?;
+            written.memory = next.clone();
             let mut memory = self.memory.lock().expect("no panic while locked");
             // One that was noted meanwhile counts.
             let newer = if memory.generation == next.generation { memory.record_version } else { 0 };
@@ -167,19 +175,10 @@ impl Notebook {
     }
 }
 
-fn set_aside(path: &Path, why: &serde_json::Error) -> Result<String, Error> {
-    let aside = path.with_extension("damaged.json");
+fn set_aside(path: &Path, why: &str) -> Result<String, Error> {
+    let aside = path.with_extension("damaged");
     std::fs::rename(path, &aside).map_err(|source| Error::Read { path: path.into(), source })?;
     Ok(format!("the agent's memory {} was damaged ({why}); kept as {}", path.display(), aside.display()))
-}
-
-fn replace(path: &Path, memory: &Memory) -> io::Result<()> {
-    let temporary = path.with_extension("new.json");
-    let mut file = std::fs::File::create(&temporary)?;
-    file.write_all(&serde_json::to_vec_pretty(memory)?)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]
@@ -199,7 +198,7 @@ mod tests {
     #[test]
     fn what_was_changed_is_there_after_a_restart_of_the_same_task() {
         let dir = directory();
-        let path = dir.join("agent.json");
+        let path = dir.join("agent.memory");
         let (book, problem) = Notebook::open(&path, "t1").unwrap();
         assert_eq!((problem, book.was_here()), (None, false));
         book.change(|m| (m.epoch, m.cluster_id) = (7, Some("c".into()))).unwrap();
@@ -214,12 +213,12 @@ mod tests {
     #[test]
     fn a_damaged_file_is_kept_aside_and_reported() {
         let dir = directory();
-        let path = dir.join("agent.json");
+        let path = dir.join("agent.memory");
         std::fs::write(&path, "{\"epoch\": ").unwrap();
         let (book, problem) = Notebook::open(&path, "t1").unwrap();
         assert_eq!(book.get().epoch, 0);
         assert!(problem.unwrap().contains("damaged"));
-        assert!(dir.join("agent.damaged.json").exists());
+        assert!(dir.join("agent.damaged").exists());
         std::fs::remove_dir_all(&dir).unwrap();
     }
 
@@ -238,7 +237,7 @@ mod tests {
     #[test]
     fn a_change_that_cannot_be_written_has_not_happened() {
         let dir = directory();
-        let (book, _) = Notebook::open(&dir.join("agent.json"), "t1").unwrap();
+        let (book, _) = Notebook::open(&dir.join("agent.memory"), "t1").unwrap();
         std::fs::remove_dir_all(&dir).unwrap();
         assert!(book.change(|m| m.epoch = 9).is_err());
         assert_eq!(book.get().epoch, 0);

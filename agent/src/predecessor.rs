@@ -65,7 +65,7 @@ mod tests {
     fn notebook(note: ServerNote) -> (std::path::PathBuf, Notebook) {
         let dir = std::env::temp_dir().join(format!("predecessor-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&dir).unwrap();
-        let (book, _) = Notebook::open(&dir.join("agent.json"), "t").unwrap();
+        let (book, _) = Notebook::open(&dir.join("agent.memory"), "t").unwrap();
         book.change(|memory| memory.server = Some(note)).unwrap();
         (dir, book)
     }

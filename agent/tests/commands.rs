@@ -221,13 +221,15 @@ async fn a_memory_that_cannot_be_written_is_named_until_it_can() {
     let mut rig = Rig::new("memory").await;
     let agent = rig.agent(0, &[]).await;
     rig.lead(&agent).await;
-    let obstacle = agent.sandbox.join("agent.new.json");
-    std::fs::create_dir(&obstacle).unwrap();
+    let (memory, aside) = (agent.sandbox.join("agent.memory"), agent.sandbox.join("aside"));
+    std::fs::rename(&memory, &aside).unwrap();
+    std::fs::create_dir(&memory).unwrap();
     rig.commit(|r| (r.epoch, r.phase) = (r.epoch + 1, Phase::Deposing)).await;
     let answer = rig.order(&agent, Order::Fence).await;
     assert_eq!((answer.outcome, answer.reason.as_str()), (AnswerKind::Refused, "record-not-seen"), "{answer:?}");
-    until("it is named", async || agent.state(&rig).await.problem.filter(|p| p.contains("agent.json"))).await;
-    std::fs::remove_dir(&obstacle).unwrap();
+    until("it is named", async || agent.state(&rig).await.problem.filter(|p| p.contains("agent.memory"))).await;
+    std::fs::remove_dir(&memory).unwrap();
+    std::fs::rename(&aside, &memory).unwrap();
     let state = rig.done(&agent, Order::Fence).await;
     assert_eq!((state.role, state.problem), (Role::Replica, None));
 }

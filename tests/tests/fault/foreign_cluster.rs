@@ -1,6 +1,7 @@
 //! An agent of another cluster in this cluster's serverset: refused, and shown as foreign.
 
-use anyhow::{Context, ensure};
+use agent::slots::{Found, Slots};
+use anyhow::{Context, bail, ensure};
 use rustix::process::Signal;
 use tests::harness::cluster::{CLUSTER, Cluster, LIMIT, Options};
 use tests::harness::{Bench, process, wait};
@@ -52,8 +53,9 @@ fn an_instance_that_remembers_another_cluster_is_named_and_gets_no_command() {
         let agent = task.pid.context("no agent")?;
         // Stopped first, so that it cannot write its memory again before it dies.
         process::send(agent, Signal::STOP);
-        let memory = task.sandbox.join("agent.json");
-        std::fs::write(&memory, std::fs::read_to_string(&memory)?.replace(&id, "another-cluster"))?;
+        let (mut memory, found) = Slots::open(&task.sandbox.join("agent.memory"))?;
+        let Found::Content(json) = found else { bail!("no memory: {found:?}") };
+        memory.write(&json.replace(&id, "another-cluster"))?;
         process::send(agent, Signal::KILL);
         cluster.wait_condition("foreign-cluster", LIMIT).await?;
         let after = cluster.status().await?;
