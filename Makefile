@@ -36,8 +36,8 @@ demo: setup build
 up: setup build
 	@target/debug/demo up
 
-down:
-	@cargo build -q --locked -p tests --bin demo && target/debug/demo down
+down: build
+	@target/debug/demo down
 
 fmt:
 	cargo fmt --all --check
