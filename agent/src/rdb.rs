@@ -1,7 +1,8 @@
 //! Checks a Redis dump (RDB file) while it streams by, in bounded memory: header, aux fields, end and CRC-64.
 //!
 //! The store runs every byte through a [`Digest`] before any server sees it, for a server given a damaged dump crashes or loads
-//! half of it. What is not looked at is the inside of values: the CRC-64 and the manifest's SHA-256 vouch for those.
+//! half of it. What is not looked at is the inside of values: the CRC-64 and the manifest's SHA-256 vouch for those. [`walk()`] looks at the
+//! structure of those, too.
 
 use std::fmt;
 use std::io::Read;
@@ -14,7 +15,12 @@ use sha2::Digest as _;
 use crate::api::Position;
 use crate::snapshot::{PIECE_BYTES, Sha256};
 
+mod cursor;
 mod fields;
+mod values;
+mod walk;
+
+pub use walk::{Content, Flaw, Keys, Walked, walk};
 
 static CRC_64: crc::Crc<u64, crc::Table<16>> = crc::Crc::<u64, crc::Table<16>>::new(&crc::CRC_64_REDIS);
 

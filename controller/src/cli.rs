@@ -24,6 +24,7 @@ mod door;
 mod haproxy;
 mod master;
 mod operations;
+mod rdb;
 mod show;
 mod table;
 
@@ -142,6 +143,11 @@ enum Verb {
         #[command(subcommand)]
         verb: HaproxyVerb,
     },
+    /// Looks at RDB files, without a cluster.
+    Rdb {
+        #[command(subcommand)]
+        verb: RdbVerb,
+    },
     /// Checks this host and what it needs to reach; each failure comes with its next step.
     Doctor,
 }
@@ -154,6 +160,19 @@ enum SnapshotsVerb {
     Show {
         /// Its name.
         id: SnapshotId,
+    },
+}
+
+#[derive(Subcommand)]
+enum RdbVerb {
+    /// Judges RDB files: header, whole structure, checksum, and that nothing follows.
+    ///
+    /// Prints for each whether it is good, and else where and why it is not; who wrote it, its keys per database, the modules it needs.
+    /// Exit code 0: all of them are good; 1: one is not, or cannot be read. Files of any size are read once, in little memory.
+    Check {
+        /// The files; - is the standard input.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
     },
 }
 
@@ -283,6 +302,11 @@ async fn run(matches: &clap::ArgMatches, verb: Verb) -> Result<(), Failure> {
     let mut layers = Layers::read(COMMAND_LINE_KEYS, matches, Some(Path::new(DEFAULT_FILE)));
     match verb {
         Verb::Create { file, dry_run } => create::run(layers, &file, dry_run).await,
+        Verb::Rdb { verb: RdbVerb::Check { files } } => {
+            let output = output(&mut layers);
+            layers.finish().map_err(mistakes)?;
+            rdb::check(output, &files)
+        }
         verb => {
             let place = Place::read(&mut layers);
             let output = output(&mut layers);
@@ -294,7 +318,7 @@ async fn run(matches: &clap::ArgMatches, verb: Verb) -> Result<(), Failure> {
 
 async fn dispatch(context: &Context, verb: Verb) -> Result<(), Failure> {
     match verb {
-        Verb::Create { .. } => unreachable!("handled by run, which reads the cluster file first"),
+        Verb::Create { .. } | Verb::Rdb { .. } => unreachable!("handled by run: they need no cluster's settings"),
         Verb::Status => show::status(context).await,
         Verb::Watch { every } => show::watch(context, every).await,
         Verb::History => show::history(context).await,
@@ -368,6 +392,7 @@ mod tests {
             &["aurora-redis", "scale", "0"],
             &["aurora-redis", "restore", "yesterday"],
             &["aurora-redis", "status", "--colour"],
+            &["aurora-redis", "rdb", "check"],
             &["aurora-redis", "haproxy", "config", "--max-lag-bytes", "far"],
         ] {
             let error = command.clone().try_get_matches_from(arguments).expect_err("wrong usage");

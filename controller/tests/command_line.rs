@@ -120,3 +120,21 @@ fn help_and_version_need_no_settings() {
     assert!(String::from_utf8_lossy(&help.stdout).contains("--yes"));
     assert!(Dir::new().run(&["--version"]).status.success());
 }
+
+#[test]
+fn rdb_check_needs_no_cluster_and_its_exit_code_tells() {
+    let dir = Dir::new();
+    let dump = include_bytes!("../../agent/testdata/small.rdb");
+    std::fs::write(dir.0.join("good.rdb"), dump).unwrap();
+    std::fs::write(dir.0.join("cut.rdb"), &dump[..100]).unwrap();
+    let good = dir.run(&["rdb", "check", "good.rdb"]);
+    assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));
+    assert!(String::from_utf8_lossy(&good.stdout).contains("good.rdb: good"));
+    let both = dir.run(&["rdb", "check", "good.rdb", "cut.rdb", "missing.rdb", "--output", "json"]);
+    assert_eq!(both.status.code(), Some(1));
+    assert!(stderr(&both).contains("2 of 3 files not good"), "{}", stderr(&both));
+    let verdicts: serde_json::Value = serde_json::from_slice(&both.stdout).unwrap();
+    assert_eq!(verdicts[0]["databases"]["0"]["keys"], 4, "{verdicts}");
+    assert_eq!(verdicts[1]["offset"], 100, "{verdicts}");
+    assert_eq!(verdicts[2]["good"], false, "{verdicts}");
+}
