@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::api::{Epoch, Offset, Position};
 use crate::rdb;
 
+mod marks;
+
+pub use marks::{MARK_MAX_BYTES, Marks, Pin, Verification};
+
 /// Size of the pieces that have a SHA-256 of their own, in bytes.
 pub const PIECE_BYTES: u64 = 4 << 20;
 /// A manifest above this size is not read: enough for a dump of 400 GiB.
@@ -418,6 +422,9 @@ pub enum Problem {
         /// Size by its manifest.
         expected: u64,
     },
+    /// It was read as a whole, and found bad.
+    #[error("it was verified and found bad: {0}")]
+    Verified(String),
     /// The store could not read it.
     #[error("it could not be read: {0}")]
     Unreadable(String),

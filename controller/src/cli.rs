@@ -26,6 +26,7 @@ mod master;
 mod operations;
 mod rdb;
 mod show;
+mod snapshots;
 mod table;
 
 /// Longest wait for a session with ZooKeeper.
@@ -158,6 +159,40 @@ enum SnapshotsVerb {
     List,
     /// Everything about one.
     Show {
+        /// Its name.
+        id: SnapshotId,
+    },
+    /// Reads snapshots back from the store, judges them, has a throw-away server load them, and notes what was found.
+    ///
+    /// Length, SHA-256, structure and checksum are judged always; the load needs a redis-server on this machine (or --redis-server), of a
+    /// version that loads the snapshot, and as much room below TMPDIR and in memory as the data takes. One found bad is used no more, until
+    /// it is verified again and found good. Speaks to the store itself (snapshots.uri); no controller is needed.
+    Verify {
+        /// Its name; the newest good one when left out.
+        id: Option<SnapshotId>,
+        /// All of them.
+        #[arg(long, conflicts_with = "id")]
+        all: bool,
+        /// The newest good one (what is done anyway without a name).
+        #[arg(long, conflicts_with_all = ["id", "all"])]
+        newest: bool,
+        /// Load it into no server.
+        #[arg(long, conflicts_with = "redis_server")]
+        no_load: bool,
+        /// The server to load it into; otherwise the redis-server or valkey-server on the path.
+        #[arg(long, value_name = "FILE")]
+        redis_server: Option<PathBuf>,
+    },
+    /// Marks a snapshot to be kept. Speaks to the store itself.
+    Pin {
+        /// Its name.
+        id: SnapshotId,
+        /// Why, for those who come after.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Takes the mark away.
+    Unpin {
         /// Its name.
         id: SnapshotId,
     },
@@ -322,8 +357,7 @@ async fn dispatch(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Status => show::status(context).await,
         Verb::Watch { every } => show::watch(context, every).await,
         Verb::History => show::history(context).await,
-        Verb::Snapshots { verb: None | Some(SnapshotsVerb::List) } => show::snapshots(context).await,
-        Verb::Snapshots { verb: Some(SnapshotsVerb::Show { id }) } => show::snapshot(context, &id).await,
+        Verb::Snapshots { verb } => of_snapshots(context, verb.unwrap_or(SnapshotsVerb::List)).await,
         Verb::Scale { instances, yes } => operations::scale(context, instances, yes).await,
         Verb::Backup { no_wait } => operations::backup(context, no_wait).await,
         Verb::Restore { snapshot, consent, empty, yes, no_wait } => {
@@ -344,6 +378,18 @@ async fn dispatch(context: &Context, verb: Verb) -> Result<(), Failure> {
         }
         Verb::Haproxy { verb: HaproxyVerb::Follow { socket, once } } => haproxy::follow(context, &socket, once).await,
         Verb::Doctor => doctor::run(context).await,
+    }
+}
+
+async fn of_snapshots(context: &Context, verb: SnapshotsVerb) -> Result<(), Failure> {
+    match verb {
+        SnapshotsVerb::List => snapshots::list(context).await,
+        SnapshotsVerb::Show { id } => snapshots::show(context, &id).await,
+        SnapshotsVerb::Verify { id, all, newest: _, no_load, redis_server } => {
+            snapshots::verify(context, snapshots::Verify { id, all, no_load, redis_server }).await
+        }
+        SnapshotsVerb::Pin { id, reason } => snapshots::pin(context, &id, reason).await,
+        SnapshotsVerb::Unpin { id } => snapshots::unpin(context, &id).await,
     }
 }
 
@@ -393,6 +439,8 @@ mod tests {
             &["aurora-redis", "restore", "yesterday"],
             &["aurora-redis", "status", "--colour"],
             &["aurora-redis", "rdb", "check"],
+            &["aurora-redis", "snapshots", "verify", "newest"],
+            &["aurora-redis", "snapshots", "verify", "--all", "--newest"],
             &["aurora-redis", "haproxy", "config", "--max-lag-bytes", "far"],
         ] {
             let error = command.clone().try_get_matches_from(arguments).expect_err("wrong usage");

@@ -172,5 +172,7 @@ fn snapshot(epoch: u64, offset: u64, problem: Option<&str>) -> SnapshotRow {
         keys: Some(104_211),
         server: "7.0.15".into(),
         instance: 2,
+        pin: None,
+        verification: None,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use agent::api::{Address, Epoch, Offset, Position, Role};
 use agent::record::Phase;
-use agent::snapshot::SnapshotId;
+use agent::snapshot::{Pin, SnapshotId, Verification};
 use serde::{Deserialize, Serialize};
 
 /// Everything the last cycle published.
@@ -228,6 +228,12 @@ pub struct SnapshotRow {
     pub server: String,
     /// Instance that wrote it.
     pub instance: u32,
+    /// Who wants it kept, and why; absent when it is not pinned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Pin>,
+    /// The last time it was read back as a whole and judged; absent when it never was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Verification>,
 }
 
 /// What was asked of the controller and runs on over several cycles: node `operation`.

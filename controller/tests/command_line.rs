@@ -5,6 +5,9 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+const CLUSTER: &str = "www/test/cache";
+const DUMP: &[u8] = include_bytes!("../../agent/testdata/small.rdb");
+
 /// A directory of its own, removed at the end.
 struct Dir(PathBuf);
 
@@ -17,6 +20,34 @@ impl Dir {
 
     fn write(&self, name: &str, text: &str) {
         std::fs::write(self.0.join(name), text).unwrap();
+    }
+
+    /// `snapshots …` on the store in this directory.
+    fn snapshots(&self, arguments: &[&str]) -> Output {
+        let uri = self.store();
+        let place = ["--cluster", CLUSTER, "--zookeeper", "127.0.0.1:1", "--snapshots-uri", &uri];
+        self.run(&[&["snapshots"], arguments, &place].concat())
+    }
+
+    fn store(&self) -> String {
+        format!("file://{}/store", self.0.display())
+    }
+
+    /// Puts a dump into the store; the snapshot's name.
+    fn put(&self, dump: &[u8], created_s: u64) -> String {
+        use agent::snapshot::{Manifest, Origin};
+        use agent::store::{Options, Progress, Report, Store};
+        let path = self.0.join("dump.rdb");
+        std::fs::write(&path, dump).unwrap();
+        let checked = agent::rdb::check_file(&path).unwrap().unwrap();
+        let origin = Origin { cluster_id: "c".into(), epoch: 4, created_ms: created_s * 1000, ..Origin::default() };
+        let store = Store::open(&self.store(), CLUSTER, Options::default()).unwrap();
+        let put = async { store.put(&path, Manifest::new(origin, &checked), &Report::new(Progress::default())).await };
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(put).unwrap().to_string()
+    }
+
+    fn part(&self, id: &str, name: &str) -> PathBuf {
+        self.0.join("store").join(CLUSTER).join("snapshots").join(id).join(name)
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
@@ -124,9 +155,8 @@ fn help_and_version_need_no_settings() {
 #[test]
 fn rdb_check_needs_no_cluster_and_its_exit_code_tells() {
     let dir = Dir::new();
-    let dump = include_bytes!("../../agent/testdata/small.rdb");
-    std::fs::write(dir.0.join("good.rdb"), dump).unwrap();
-    std::fs::write(dir.0.join("cut.rdb"), &dump[..100]).unwrap();
+    std::fs::write(dir.0.join("good.rdb"), DUMP).unwrap();
+    std::fs::write(dir.0.join("cut.rdb"), &DUMP[..100]).unwrap();
     let good = dir.run(&["rdb", "check", "good.rdb"]);
     assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));
     assert!(String::from_utf8_lossy(&good.stdout).contains("good.rdb: good"));
@@ -137,4 +167,59 @@ fn rdb_check_needs_no_cluster_and_its_exit_code_tells() {
     assert_eq!(verdicts[0]["databases"]["0"]["keys"], 4, "{verdicts}");
     assert_eq!(verdicts[1]["offset"], 100, "{verdicts}");
     assert_eq!(verdicts[2]["good"], false, "{verdicts}");
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn snapshots_are_verified_and_loaded_without_a_controller() {
+    let dir = Dir::new();
+    let none = dir.snapshots(&["verify"]);
+    assert_eq!((none.status.code(), stderr(&none).contains("holds no snapshot")), (Some(1), true), "{}", stderr(&none));
+    let (old, new) = (dir.put(DUMP, 1_795_499_035), dir.put(DUMP, 1_795_499_036));
+    let newest = dir.snapshots(&["verify"]);
+    assert_eq!(newest.status.code(), Some(0), "{}", stderr(&newest));
+    assert!(stdout(&newest).starts_with(&format!("{new}: good, 5 keys; loaded by server 7.")), "{}", stdout(&newest));
+
+    // The older one: whole, with a right checksum and manifest, and a version that this server does not load.
+    let valkey = include_bytes!("../../agent/testdata/kinds-valkey-9.0.rdb");
+    let foreign = dir.put(valkey, 1_795_499_037);
+    std::fs::write(dir.part(&old, "dump.rdb"), vec![0; DUMP.len()]).unwrap();
+    let all = dir.snapshots(&["verify", "--all", "--output", "json"]);
+    assert_eq!(all.status.code(), Some(1), "one of them is damaged");
+    let found: serde_json::Value = serde_json::from_slice(&all.stdout).unwrap();
+    assert!(found[0]["problem"].as_str().unwrap().contains("piece 1 of 1"), "{found}");
+    assert_eq!(found[1]["keys"], serde_json::json!({"0": 4, "3": 1}), "{found}");
+    assert!(found[2]["remark"].as_str().unwrap().contains("cannot load a dump in format VALKEY080"), "{found}");
+    assert_eq!(found[2]["problem"], serde_json::Value::Null, "{found}");
+
+    // What was found is noted: the damaged one is not the newest good one, whatever its age.
+    for id in [&new, &foreign] {
+        std::fs::remove_dir_all(dir.part(id, "")).unwrap();
+    }
+    let left = dir.snapshots(&["verify", "--newest", "--no-load"]);
+    assert!(stderr(&left).contains("holds no snapshot to verify"), "{}", stderr(&left));
+    std::fs::write(dir.part(&old, "dump.rdb"), DUMP).unwrap();
+    assert_eq!(dir.snapshots(&["verify", &old, "--no-load"]).status.code(), Some(0), "it was mended, and verified again");
+    assert_eq!(dir.snapshots(&["verify", "--newest", "--no-load"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_pin_is_set_and_taken_away() {
+    let dir = Dir::new();
+    let id = dir.put(DUMP, 1_795_499_035);
+    for (arguments, said) in [
+        (&["pin", &id, "--reason", "before the migration"][..], "is pinned\n"),
+        (&["pin", &id], "was pinned already\n"),
+        (&["unpin", &id], "is pinned no more\n"),
+        (&["unpin", &id], "was not pinned\n"),
+    ] {
+        let output = dir.snapshots(arguments);
+        assert!(stdout(&output).ends_with(said), "{arguments:?}: {}{}", stdout(&output), stderr(&output));
+    }
+    let missing = dir.snapshots(&["pin", "0000000004-20261124T054355Z-00000000000000000001"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).contains("its directory is missing"), "{}", stderr(&missing));
 }

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use super::error::Error;
 use super::files::Files;
 use super::{DUMP, Inner, Options, Report, Retry, Stage, Store, advance, apart, local, open_files};
-use crate::rdb::{Checked, Digest};
+use crate::rdb::{Checked, Digest, Sums};
 use crate::snapshot::{Manifest, PIECE_BYTES, Sha256, SnapshotId};
 
 impl Store {
@@ -81,6 +81,12 @@ fn compare_pieces(expected: &[Sha256], found: &[Sha256], seen: usize) -> Result<
 /// Everything that can only be told at the end.
 fn check_whole(manifest: &Manifest, digest: Digest) -> Result<(), (String, u64)> {
     let (sums, rdb) = digest.finish();
+    compare_sums(manifest, &sums)?;
+    let rdb = rdb.map_err(|e| (format!("its manifest fits, but {e}"), 0))?;
+    compare(manifest, &Checked { sums, rdb })
+}
+
+fn compare_sums(manifest: &Manifest, sums: &Sums) -> Result<(), (String, u64)> {
     if sums.bytes != manifest.bytes {
         return Err((format!("it ends here, its manifest says {} bytes", manifest.bytes), sums.bytes));
     }
@@ -88,8 +94,12 @@ fn check_whole(manifest: &Manifest, digest: Digest) -> Result<(), (String, u64)>
     if sums.sha256 != manifest.sha256 {
         return Err((format!("the whole has SHA-256 {}, its manifest says {}", sums.sha256, manifest.sha256), 0));
     }
-    let rdb = rdb.map_err(|e| (format!("its manifest fits, but {e}"), 0))?;
-    let again = Checked { sums, rdb };
+    Ok(())
+}
+
+/// Whether a dump that is whole is the one of this manifest.
+pub(super) fn compare(manifest: &Manifest, again: &Checked) -> Result<(), (String, u64)> {
+    compare_sums(manifest, &again.sums)?;
     if (again.rdb.header, format!("{:016x}", again.rdb.crc64)) != (manifest.rdb, manifest.crc64.to_lowercase()) {
         return Err(("header or CRC-64 are not those of its manifest".into(), 0));
     }

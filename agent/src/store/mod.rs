@@ -5,10 +5,11 @@
 //! ```text
 //! <role>/<env>/<job>/snapshots/<snapshot id>/dump.rdb
 //!                                            manifest.json
+//!                                            pinned.json, verified-<utc>-<ms>.json   notes of later
 //!                    incoming/<uuid>/...     uploads under way
 //! ```
 //!
-//! What stands under `snapshots/` is whole: an upload is read back before one rename puts it there, and nothing there is ever
+//! What stands under `snapshots/` is whole: an upload is read back before one rename puts it there, and dump and manifest are never
 //! written to or renamed over. What [`Store::get`] hands out has been checked against its manifest and as a dump.
 
 use std::collections::HashMap;
@@ -18,16 +19,18 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 
-use crate::snapshot::{MANIFEST_MAX_BYTES, Manifest, Problem, SnapshotId};
+use crate::snapshot::{MANIFEST_MAX_BYTES, Manifest, Marks, Problem, SnapshotId};
 
 mod error;
 mod files;
 mod get;
 mod hdfs;
 mod local;
+mod marks;
 mod put;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 pub use error::{Error, Trouble, one_line};
 pub use files::Deadlines;
@@ -108,6 +111,8 @@ pub enum Stage {
     ReadingBack,
     /// Copying from the store.
     Fetching,
+    /// Reading and judging, without keeping it.
+    Verifying,
     /// Waiting before the next attempt.
     Pausing,
 }
@@ -136,6 +141,8 @@ pub struct Entry {
     pub name: String,
     /// The snapshot and its manifest, or why it cannot be used.
     pub snapshot: Result<(SnapshotId, Arc<Manifest>), Problem>,
+    /// What was noted about it later.
+    pub marks: Marks,
 }
 
 impl Entry {
@@ -143,6 +150,9 @@ impl Entry {
     pub fn usable(&self, cluster_id: Option<&str>) -> Result<(&SnapshotId, &Manifest), Problem> {
         let (id, manifest) = self.snapshot.as_ref().map_err(Clone::clone)?;
         cluster_id.map_or(Ok(()), |cluster| manifest.check_cluster(cluster))?;
+        if let Some(problem) = self.marks.verification.as_ref().and_then(|v| v.problem.as_ref()) {
+            return Err(Problem::Verified(problem.clone()));
+        }
         Ok((id, manifest))
     }
 }
@@ -158,9 +168,11 @@ struct Inner {
     /// Directory of the cluster's snapshots and uploads.
     root: String,
     options: Options,
-    /// Manifests read so far by directory name, with the directory's modification time.
-    known: Mutex<HashMap<String, (u64, Arc<Manifest>)>>,
+    /// Manifests and notes read so far by directory name, with the directory's modification time: a new note changes that.
+    known: Mutex<HashMap<String, (u64, Known)>>,
 }
+
+type Known = (Arc<Manifest>, Marks);
 
 impl Store {
     /// The snapshots of `cluster` (`role/env/job`) below `uri`. Reads configuration files, but connects to nothing.
@@ -253,9 +265,13 @@ impl Inner {
 
     /// A snapshot's manifest, if its parts are what they should be.
     async fn read_manifest(&self, id: &SnapshotId) -> Result<Result<Manifest, Problem>, Error> {
+        let parts = self.files.list(&self.dir(id)).await?.unwrap_or_default();
+        self.manifest_among(id, &parts).await
+    }
+
+    async fn manifest_among(&self, id: &SnapshotId, parts: &[Child]) -> Result<Result<Manifest, Problem>, Error> {
         let dir = self.dir(id);
-        let parts = self.files.list(&dir).await?.unwrap_or_default();
-        let sizes = part(&parts, MANIFEST).and_then(|m| Ok((m, part(&parts, DUMP)?)));
+        let sizes = part(parts, MANIFEST).and_then(|m| Ok((m, part(parts, DUMP)?)));
         let (manifest_bytes, dump_bytes) = match sizes {
             Ok(sizes) => sizes,
             Err(problem) => return Ok(Err(problem)),
@@ -273,9 +289,20 @@ impl Inner {
         }))
     }
 
-    fn known(&self, name: &str, modified_ms: u64) -> Option<Arc<Manifest>> {
+    /// A snapshot's manifest, if its parts are what they should be, and its notes, whatever it is worth.
+    async fn read_all(&self, id: &SnapshotId) -> Result<(Result<Manifest, Problem>, Marks), Error> {
+        let parts = self.files.list(&self.dir(id)).await?.unwrap_or_default();
+        let marks = self.marks(id, &parts).await?;
+        let manifest = match self.manifest_among(id, &parts).await {
+            Err(e) if !e.is_outage() => Err(Problem::Unreadable(one_line(&e))),
+            read => read?,
+        };
+        Ok((manifest, marks))
+    }
+
+    fn known(&self, name: &str, modified_ms: u64) -> Option<Known> {
         let known = self.lock_known();
-        known.get(name).filter(|(at, _)| *at == modified_ms).map(|(_, manifest)| manifest.clone())
+        known.get(name).filter(|(at, _)| *at == modified_ms).map(|(_, known)| known.clone())
     }
 
     fn forget_others(&self, children: &[Child]) {
@@ -283,7 +310,7 @@ impl Inner {
         self.lock_known().retain(|name, _| names.contains(name.as_str()));
     }
 
-    fn lock_known(&self) -> std::sync::MutexGuard<'_, HashMap<String, (u64, Arc<Manifest>)>> {
+    fn lock_known(&self) -> std::sync::MutexGuard<'_, HashMap<String, (u64, Known)>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -293,22 +320,23 @@ async fn entry(inner: &Arc<Inner>, child: Child) -> Result<Entry, Error> {
     let name = child.name;
     let id = match name.parse::<SnapshotId>() {
         Ok(id) => id,
-        Err(why) => return Ok(Entry { name, snapshot: Err(Problem::NotAName(why)) }),
+        Err(why) => return Ok(Entry { name, snapshot: Err(Problem::NotAName(why)), marks: Marks::default() }),
     };
-    if let Some(manifest) = inner.known(&name, child.modified_ms) {
-        return Ok(Entry { name, snapshot: Ok((id, manifest)) });
+    if let Some((manifest, marks)) = inner.known(&name, child.modified_ms) {
+        return Ok(Entry { name, snapshot: Ok((id, manifest)), marks });
     }
-    let snapshot = match read_manifest(inner, &id).await {
-        Err(e) if e.is_outage() => return Err(e),
-        Err(e) => Err(Problem::Unreadable(one_line(&e))),
-        Ok(Err(problem)) => Err(problem),
-        Ok(Ok(manifest)) => {
-            let manifest = Arc::new(manifest);
-            inner.lock_known().insert(name.clone(), (child.modified_ms, manifest.clone()));
-            Ok((id, manifest))
-        }
+    let (reader, snapshot) = (inner.clone(), id.clone());
+    let read = apart("read", &inner.dir(&id), async move { reader.read_all(&snapshot).await }).await;
+    let (manifest, marks) = match read {
+        Err(e) if !e.is_outage() => (Err(Problem::Unreadable(one_line(&e))), Marks::default()),
+        read => read?,
     };
-    Ok(Entry { name, snapshot })
+    let snapshot = manifest.map(|manifest| {
+        let manifest = Arc::new(manifest);
+        inner.lock_known().insert(name.clone(), (child.modified_ms, (manifest.clone(), marks.clone())));
+        (id, manifest)
+    });
+    Ok(Entry { name, snapshot, marks })
 }
 
 /// As [`Inner::read_manifest`], in a task of its own.

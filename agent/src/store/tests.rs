@@ -9,6 +9,8 @@ use super::*;
 use crate::rdb;
 use crate::snapshot::{Origin, Sha256, rank};
 
+mod notes;
+
 const CLUSTER: &str = "role/test/redis";
 const DUMP_BYTES: &[u8] = include_bytes!("../../testdata/small.rdb");
 

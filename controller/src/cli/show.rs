@@ -1,10 +1,9 @@
-//! `status`, `watch`, `history`, `snapshots`: what the controller published, for people and programs.
+//! `status`, `watch`, `history`: what the controller published, for people and programs.
 
 use std::io::IsTerminal;
 use std::time::Duration;
 
 use agent::api::Role;
-use agent::snapshot::SnapshotId;
 
 use super::door::Door;
 use super::table::{bytes, clean, date, table, time};
@@ -58,20 +57,6 @@ fn essence(answer: &ClusterAnswer) -> String {
 pub(super) async fn history(context: &Context) -> Result<(), Failure> {
     let history: Vec<HistoryEntry> = Door::find(context).await?.get("history").await?;
     context.print(&history, || render_history(&history))
-}
-
-pub(super) async fn snapshots(context: &Context) -> Result<(), Failure> {
-    let door = Door::find(context).await?;
-    let (snapshots, cluster): (Vec<SnapshotRow>, ClusterAnswer) = tokio::try_join!(door.get("snapshots"), door.get("cluster"))?;
-    context.print(&snapshots, || render_snapshots(&snapshots, cluster.now_ms))
-}
-
-pub(super) async fn snapshot(context: &Context, id: &SnapshotId) -> Result<(), Failure> {
-    let snapshots: Vec<SnapshotRow> = Door::find(context).await?.get("snapshots").await?;
-    let Some(found) = snapshots.iter().find(|snapshot| snapshot.id == *id) else {
-        return Err(Failure::Failed(format!("the store holds no snapshot {id}; aurora-redis snapshots lists what it holds")));
-    };
-    context.print(found, || render_snapshot(found))
 }
 
 /// The whole status.
@@ -175,39 +160,6 @@ fn lost(entry: &HistoryEntry) -> String {
     }
 }
 
-fn render_snapshots(snapshots: &[SnapshotRow], now_ms: u64) -> String {
-    let rows: Vec<Vec<String>> = snapshots
-        .iter()
-        .map(|s| {
-            vec![
-                s.id.to_string(),
-                if s.good { "good".into() } else { "unusable".into() },
-                time(now_ms.saturating_sub(s.created_ms)),
-                bytes(Some(s.bytes)),
-                s.keys.map_or("-".into(), |keys| keys.to_string()),
-                s.server.clone(),
-                s.problem.clone().unwrap_or_default(),
-            ]
-        })
-        .collect();
-    table(&["SNAPSHOT", "STATE", ">AGE", ">SIZE", ">KEYS", "SERVER", "PROBLEM"], &rows)
-}
-
-fn render_snapshot(s: &SnapshotRow) -> String {
-    let position = s.position.as_ref().map_or("none".into(), |at| format!("{} at {}", at.replid, at.offset));
-    let lines = [
-        ("snapshot", s.id.to_string()),
-        ("state", s.problem.as_ref().map_or("good".into(), |problem| format!("unusable: {problem}"))),
-        ("created", date(s.created_ms)),
-        ("size", format!("{} ({} bytes)", bytes(Some(s.bytes)), s.bytes)),
-        ("keys", s.keys.map_or("unknown".into(), |keys| keys.to_string())),
-        ("epoch", s.epoch.to_string()),
-        ("position", position),
-        ("written by", format!("instance {}, server {}", s.instance, s.server)),
-    ];
-    lines.map(|(name, value)| format!("{name:<12}{}\n", clean(&value))).concat()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,15 +210,9 @@ mod tests {
     }
 
     #[test]
-    fn history_and_snapshots_are_tables() {
+    fn history_is_a_table() {
         let published = example::published();
         let history = render_history(&published.history);
         assert!(history.contains("    7  2026-11-24 04:53:01Z  failover   "), "{history}");
-        let snapshots = render_snapshots(&published.snapshots, 1_795_496_400_000);
-        assert!(
-            snapshots.contains("unusable  15 min  96.2 MiB  104211  7.0.15  piece 3 differs from its checksum"),
-            "{snapshots}"
-        );
-        assert!(render_snapshot(&published.snapshots[0]).contains("written by  instance 2, server 7.0.15"));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::causes::chain;
-use agent::snapshot::{self, SnapshotId};
+use agent::snapshot::{self, Marks, SnapshotId};
 use agent::store::{Entry, Store};
 use agent::zk::Watched;
 use tokio::sync::{Notify, watch};
@@ -53,12 +53,13 @@ fn catalogue(entries: &[Entry], record: Option<&agent::zk::Node>) -> StoreView {
         _ => None,
     };
     let epoch_of = |replid: &str| record.as_ref().and_then(|r| r.epoch_of(replid));
-    let mut rows: Vec<SnapshotRow> = snapshot::rank(usable, epoch_of).into_iter().map(|(id, m)| good(id, m)).collect();
+    let marks = |id: &SnapshotId| entries.iter().find(|e| e.name == id.as_str()).map(|e| e.marks.clone()).unwrap_or_default();
+    let mut rows: Vec<SnapshotRow> = snapshot::rank(usable, epoch_of).into_iter().map(|(id, m)| good(id, m, marks(id))).collect();
     rows.extend(entries.iter().filter_map(|entry| bad(entry, cluster_id)));
     StoreView { configured: true, snapshots: Some(rows), cluster_id: owner }
 }
 
-fn good(id: &SnapshotId, manifest: &snapshot::Manifest) -> SnapshotRow {
+fn good(id: &SnapshotId, manifest: &snapshot::Manifest, marks: Marks) -> SnapshotRow {
     SnapshotRow {
         id: id.clone(),
         good: true,
@@ -70,6 +71,8 @@ fn good(id: &SnapshotId, manifest: &snapshot::Manifest) -> SnapshotRow {
         keys: manifest.total_keys(),
         server: manifest.server_version.clone(),
         instance: manifest.instance,
+        pin: marks.pin,
+        verification: marks.verification,
     }
 }
 
@@ -87,6 +90,8 @@ fn bad(entry: &Entry, cluster_id: Option<&str>) -> Option<SnapshotRow> {
         keys: None,
         server: String::new(),
         instance: 0,
+        pin: entry.marks.pin.clone(),
+        verification: entry.marks.verification.clone(),
         id,
     })
 }

@@ -255,6 +255,8 @@ impl World {
             keys: None,
             server: "7.0.15".into(),
             instance: self.agents[a].instance,
+            pin: None,
+            verification: None,
         };
         self.store.push(Stored { row, dump, cluster_id });
         Some(id)

@@ -92,6 +92,8 @@ fn row(id: &str, epoch: u64, position: Option<(&str, u64)>) -> SnapshotRow {
         keys: None,
         server: "7.0.15".into(),
         instance: 1,
+        pin: None,
+        verification: None,
     }
 }
 

@@ -1,0 +1,51 @@
+//! What is noted about a snapshot after it was made: that somebody wants it kept, and whether it was verified.
+//!
+//! Each note is a file of its own beside the manifest, so that what was committed is never written to.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A mark above this size is not read.
+pub const MARK_MAX_BYTES: u64 = 64 << 10;
+
+/// Somebody wants the snapshot kept: nothing we run deletes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pin {
+    /// Who; empty when the mark cannot be read. It counts all the same.
+    pub owner: String,
+    /// Why; empty when nobody said so.
+    pub reason: String,
+    /// When, Unix time in milliseconds.
+    pub at_ms: u64,
+}
+
+/// The snapshot was read back from the store as a whole, and judged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verification {
+    /// When, Unix time in milliseconds.
+    pub at_ms: u64,
+    /// Who had it done.
+    pub by: String,
+    /// What is wrong with it; absent when it was found good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// Keys per database found in it; absent for a bad one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<BTreeMap<u32, u64>>,
+    /// Version of the throw-away server that loaded it; absent when none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loaded_by: Option<String>,
+    /// How long all of it took, milliseconds.
+    pub took_ms: u64,
+}
+
+/// All notes about one snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Absent when it is not pinned.
+    pub pin: Option<Pin>,
+    /// The last one; absent when it was never verified.
+    pub verification: Option<Verification>,
+}

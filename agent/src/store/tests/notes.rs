@@ -1,0 +1,91 @@
+//! Pins and verifications: written, read, and harmless when they are damaged.
+
+use super::*;
+use crate::snapshot::{Pin, Verification};
+
+fn pin(owner: &str) -> Pin {
+    Pin { owner: owner.into(), reason: "before the migration".into(), at_ms: 7 }
+}
+
+fn verification(at_ms: u64, problem: Option<&str>) -> Verification {
+    let keys = Some([(0, 4), (3, 1)].into());
+    Verification { at_ms, by: "ann".into(), problem: problem.map(str::to_owned), keys, loaded_by: None, took_ms: 12 }
+}
+
+async fn marks(store: &Store) -> Marks {
+    store.list().await.unwrap().remove(0).marks
+}
+
+#[tokio::test]
+async fn a_pin_is_seen_at_once_kept_by_the_first_and_taken_away() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let id = dir.put(&store, 4, 1_795_499_035).await;
+    assert_eq!(marks(&store).await, Marks::default());
+    assert!(store.pin(&id, &pin("ann")).await.unwrap());
+    assert_eq!(marks(&store).await.pin, Some(pin("ann")));
+    assert!(!store.pin(&id, &pin("bob")).await.unwrap(), "it is pinned");
+    assert_eq!(marks(&store).await.pin, Some(pin("ann")));
+    assert!(store.unpin(&id).await.unwrap());
+    assert!(!store.unpin(&id).await.unwrap(), "it was not pinned any more");
+    assert_eq!(marks(&store).await.pin, None);
+    // The dump and its manifest are what they were.
+    store.verify(&id, &report()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pin_counts_whatever_it_holds_and_a_note_that_cannot_be_read_does_not() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let id = dir.put(&store, 4, 1_795_499_035).await;
+    fs::write(dir.snapshot(&id).join("pinned.json"), "{\"owner\": 7").unwrap();
+    fs::write(dir.snapshot(&id).join("verified-20261124T054355Z-000.json"), vec![b'x'; 100_000]).unwrap();
+    assert_eq!(marks(&store).await, Marks { pin: Some(Pin::default()), verification: None });
+    fs::remove_dir_all(dir.snapshot(&id)).unwrap();
+    assert!(matches!(store.pin(&id, &pin("ann")).await, Err(Error::Unusable { .. })), "there is nothing to pin");
+}
+
+#[tokio::test]
+async fn the_last_verification_counts_and_a_bad_one_makes_the_snapshot_unusable() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let id = dir.put(&store, 4, 1_795_499_035).await;
+    for (at_ms, problem) in [(1_000, None), (2_000, Some("it does not load")), (3_000, None)] {
+        store.note_verification(&id, &verification(at_ms, problem)).await.unwrap();
+        let entry = store.list().await.unwrap().remove(0);
+        assert_eq!(entry.marks.verification, Some(verification(at_ms, problem)));
+        assert_eq!(entry.usable(None).is_ok(), problem.is_none());
+    }
+    let notes = fs::read_dir(dir.snapshot(&id)).unwrap().filter(|e| {
+        let name = e.as_ref().unwrap().file_name();
+        name.to_string_lossy().starts_with("verified-")
+    });
+    assert_eq!(notes.count(), 1, "older ones are gone");
+}
+
+#[tokio::test]
+async fn verifying_tells_keys_and_every_damage() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let id = dir.put(&store, 4, 1_795_499_035).await;
+    let (_, content) = store.verify(&id, &report()).await.unwrap();
+    assert_eq!((content.databases[&0].keys, content.databases[&3].keys), (4, 1));
+    let path = dir.snapshot(&id).join("dump.rdb");
+    let mut flipped = DUMP_BYTES.to_vec();
+    flipped[150] ^= 1;
+    let other = include_bytes!("../../../testdata/kinds-redis-7.0.rdb");
+    let text = b"not a dump at all, and of the length that the manifest says".repeat(5)[..DUMP_BYTES.len()].to_vec();
+    for (what, bytes, expected) in [
+        ("a flipped bit", &flipped[..], "is damaged at offset"),
+        ("something else", &text, "not a dump"),
+        ("cut", &DUMP_BYTES[..100], "cannot be used"),
+        ("another dump", other, "cannot be used"),
+    ] {
+        fs::write(&path, bytes).unwrap();
+        let error = store.verify(&id, &report()).await.unwrap_err();
+        assert!(error.blames_snapshot() && error.to_string().contains(expected), "{what}: {error}");
+    }
+    fs::remove_dir_all(&dir.0).unwrap();
+    let error = store.verify(&id, &report()).await.unwrap_err();
+    assert!(error.blames_snapshot(), "nothing is there: {error}");
+}

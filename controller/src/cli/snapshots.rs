@@ -1,0 +1,175 @@
+//! `snapshots`: list and show what the controller published; pin and verify in the store itself.
+
+use std::time::UNIX_EPOCH;
+
+use agent::snapshot::{Pin, SnapshotId, Verification};
+use agent::store::{Options, Store};
+
+use super::door::Door;
+use super::table::{bytes, clean, date, table, time};
+use super::{Context, Failure, owner, say};
+use crate::http::ClusterAnswer;
+use crate::view::SnapshotRow;
+
+mod load;
+mod verify;
+
+pub(super) use verify::{Verify, verify};
+
+pub(super) async fn list(context: &Context) -> Result<(), Failure> {
+    let door = Door::find(context).await?;
+    let (snapshots, cluster): (Vec<SnapshotRow>, ClusterAnswer) = tokio::try_join!(door.get("snapshots"), door.get("cluster"))?;
+    context.print(&snapshots, || render_list(&snapshots, cluster.now_ms))
+}
+
+pub(super) async fn show(context: &Context, id: &SnapshotId) -> Result<(), Failure> {
+    let snapshots: Vec<SnapshotRow> = Door::find(context).await?.get("snapshots").await?;
+    let Some(found) = snapshots.iter().find(|snapshot| snapshot.id == *id) else {
+        return Err(Failure::Failed(format!("the store holds no snapshot {id}; aurora-redis snapshots lists what it holds")));
+    };
+    context.print(found, || render_one(found))
+}
+
+pub(super) async fn pin(context: &Context, id: &SnapshotId, reason: Option<String>) -> Result<(), Failure> {
+    let pin = Pin { owner: owner(), reason: reason.unwrap_or_default(), at_ms: now_ms() };
+    let new = open(context)?.pin(id, &pin).await?;
+    say(&if new { format!("{id} is pinned") } else { format!("{id} was pinned already") });
+    Ok(())
+}
+
+pub(super) async fn unpin(context: &Context, id: &SnapshotId) -> Result<(), Failure> {
+    let was = open(context)?.unpin(id).await?;
+    say(&if was { format!("{id} is pinned no more") } else { format!("{id} was not pinned") });
+    Ok(())
+}
+
+/// The cluster's store, spoken to without the controller.
+fn open(context: &Context) -> Result<Store, Failure> {
+    let Some(uri) = &context.place.snapshots_uri else {
+        return Err(Failure::Usage("snapshots.uri is not set: name the store by --snapshots-uri".into()));
+    };
+    Ok(Store::open(uri, &context.place.cluster, Options::default())?)
+}
+
+fn now_ms() -> u64 {
+    UNIX_EPOCH.elapsed().map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn render_list(snapshots: &[SnapshotRow], now_ms: u64) -> String {
+    let row = |s: &SnapshotRow| {
+        vec![
+            s.id.to_string(),
+            if s.good { "good".into() } else { "unusable".into() },
+            time(now_ms.saturating_sub(s.created_ms)),
+            bytes(Some(s.bytes)),
+            s.keys.map_or("-".into(), |keys| keys.to_string()),
+            s.epoch.to_string(),
+            s.server.clone(),
+            s.verification.as_ref().map_or("-".into(), |v| verified(v, now_ms)),
+            if s.pin.is_some() { "yes".into() } else { "-".into() },
+            s.problem.clone().unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = snapshots.iter().map(row).collect();
+    let headers = ["SNAPSHOT", "STATE", ">AGE", ">SIZE", ">KEYS", ">EPOCH", "SERVER", "VERIFIED", "PINNED", "PROBLEM"];
+    table(&headers, &rows)
+}
+
+/// In a few words: how long ago, and whether a server loaded it.
+fn verified(verification: &Verification, now_ms: u64) -> String {
+    let how = match (&verification.problem, &verification.loaded_by) {
+        (Some(_), _) => "bad",
+        (None, Some(_)) => "loaded",
+        (None, None) => "read",
+    };
+    format!("{how} {} ago", time(now_ms.saturating_sub(verification.at_ms)))
+}
+
+fn render_one(s: &SnapshotRow) -> String {
+    let position = s.position.as_ref().map_or("none".into(), |at| format!("{} at {}", at.replid, at.offset));
+    let lines = [
+        ("snapshot", s.id.to_string()),
+        ("state", s.problem.as_ref().map_or("good".into(), |problem| format!("unusable: {problem}"))),
+        ("created", date(s.created_ms)),
+        ("size", format!("{} ({} bytes)", bytes(Some(s.bytes)), s.bytes)),
+        ("keys", s.keys.map_or("unknown".into(), |keys| keys.to_string())),
+        ("epoch", s.epoch.to_string()),
+        ("position", position),
+        ("written by", format!("instance {}, server {}", s.instance, s.server)),
+        ("verified", s.verification.as_ref().map_or("never".into(), verification)),
+        ("pinned", s.pin.as_ref().map_or("no".into(), pinned)),
+    ];
+    lines.map(|(name, value)| format!("{name:<12}{}\n", clean(&value))).concat()
+}
+
+fn verification(v: &Verification) -> String {
+    let keys = v.keys.as_ref().map_or(0, |keys| keys.values().sum::<u64>());
+    let found = match (&v.problem, &v.loaded_by) {
+        (Some(problem), _) => format!("bad: {problem}"),
+        (None, Some(server)) => format!("good, {keys} keys, loaded by server {server}"),
+        (None, None) => format!("good, {keys} keys; no server loaded it"),
+    };
+    format!("{} by {}, in {}: {found}", date(v.at_ms), v.by, time(v.took_ms))
+}
+
+fn pinned(pin: &Pin) -> String {
+    let because = if pin.reason.is_empty() { String::new() } else { format!(": {}", pin.reason) };
+    let owner = if pin.owner.is_empty() { "somebody" } else { &pin.owner };
+    format!("{} by {owner}{because}", date(pin.at_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::example;
+
+    const NOW_MS: u64 = 1_795_496_400_000;
+
+    fn verification(problem: Option<&str>, loaded_by: Option<&str>) -> Option<Verification> {
+        Some(Verification {
+            at_ms: NOW_MS - 3_600_000,
+            by: "ann@ops1".into(),
+            problem: problem.map(str::to_owned),
+            keys: Some([(0, 104_000), (3, 211)].into()),
+            loaded_by: loaded_by.map(str::to_owned),
+            took_ms: 4_200,
+        })
+    }
+
+    #[test]
+    fn the_list_tells_state_age_and_notes() {
+        let mut snapshots = example::published().snapshots;
+        snapshots[0].pin = Some(Pin { owner: "ann".into(), ..Pin::default() });
+        snapshots[0].verification = verification(None, Some("7.0.15"));
+        let text = render_list(&snapshots, NOW_MS);
+        for part in [
+            "good      15 min  96.2 MiB  104211      7  7.0.15  loaded 60 min ago  yes",
+            "unusable  15 min  96.2 MiB  104211      6  7.0.15  -                  -       piece 3 differs from its checksum",
+        ] {
+            assert!(text.contains(part), "{part}\nin\n{text}");
+        }
+    }
+
+    #[test]
+    fn one_is_shown_with_everything_noted() {
+        let mut row = example::published().snapshots[0].clone();
+        let plain = render_one(&row);
+        assert!(plain.contains("written by  instance 2, server 7.0.15\nverified    never\npinned      no\n"), "{plain}");
+        row.pin = Some(Pin { owner: "ann".into(), reason: "before the\nmigration".into(), at_ms: NOW_MS });
+        for (verification, expected) in [
+            (verification(None, Some("7.0.15")), "good, 104211 keys, loaded by server 7.0.15\n"),
+            (verification(None, None), "by ann@ops1, in 4.2 s: good, 104211 keys; no server loaded it\n"),
+            (verification(Some("its checksum is off"), None), ": bad: its checksum is off\n"),
+        ] {
+            row.verification = verification;
+            let text = render_one(&row);
+            assert!(text.contains(expected), "{expected} in {text}");
+            assert!(text.contains("by ann: before the migration\n"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pin_that_cannot_be_read_is_one() {
+        assert_eq!(pinned(&Pin::default()), "- by somebody");
+    }
+}
