@@ -214,13 +214,17 @@ impl Node {
         }
     }
 
-    /// Takes in an answer of the running server.
+    /// Takes in an answer of the running server, unless one that was asked for later is known: answers come over more than one connection, and an
+    /// offset from before a cut must not stand in for the one read after it.
     pub fn observe(&self, server: &Arc<Server>, info: Info) {
         server.name(&info.run_id);
         let epoch = self.look(|parts| parts.duty.epoch);
         dumps::notice(self, server, &info, epoch, false);
         self.change(|parts| {
             if !parts.server.as_ref().is_some_and(|current| Arc::ptr_eq(current, server)) {
+                return;
+            }
+            if parts.info.as_ref().is_some_and(|known| info.is_older_than(known)) {
                 return;
             }
             probe::show_progress(parts, server, &info);

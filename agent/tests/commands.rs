@@ -11,6 +11,7 @@ use std::time::Duration;
 use agent::api::{AnswerKind, Order, Role, Settings, Source};
 use agent::record::Phase;
 use common::{Rig, ask, is_open, member, redis, signal, until};
+use futures_util::StreamExt;
 use rustix::process::Signal;
 
 #[tokio::test]
@@ -124,6 +125,33 @@ async fn a_fence_holds_under_writers_and_the_others_resync_partially() {
     let stats = ask(&b.redis(), "INFO stats").await.unwrap();
     assert!(stats.contains("sync_full:0") && stats.contains("sync_partial_ok:2"), "{stats}");
     assert_eq!(a.state(&rig).await.redis.unwrap().run_id, old.redis.unwrap().run_id, "the old master was not restarted");
+}
+
+#[tokio::test]
+async fn a_fence_is_told_with_the_offset_that_stands_after_it() {
+    let mut rig = Rig::new("offset").await;
+    let (a, b) = (rig.agent(0, &[]).await, rig.agent(1, &[]).await);
+    rig.lead(&a).await;
+    rig.attach(&b, &a).await;
+    let writer = common::Writer::start(&a.redis()).await;
+    for round in 0..5 {
+        let count = writer.count();
+        until("some writes", async || (writer.count() > count + 200).then_some(())).await;
+        let mut lines = std::pin::pin!(rig.http.watch(&b.address()).await.unwrap());
+        let told = async {
+            loop {
+                let state = lines.next().await.unwrap().unwrap();
+                if state.fenced_epoch.is_some() {
+                    return state.redis.unwrap().offset;
+                }
+            }
+        };
+        let (first, done) = tokio::join!(told, rig.done(&b, Order::Fence));
+        let stands = ask(&b.redis(), "INFO replication").await.unwrap();
+        let stands = stands.lines().find_map(|line| line.strip_prefix("master_repl_offset:")).unwrap().to_owned();
+        assert_eq!((first.to_string(), done.redis.unwrap().offset.to_string()), (stands.clone(), stands), "round {round}");
+        rig.follow(&b, &a).await;
+    }
 }
 
 #[tokio::test]

@@ -40,12 +40,13 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -
         server.kill().await;
         return proven_dead(node, server).await;
     }
+    // Where it stands is read after the cut and told together with it: an earlier offset would make the copy look shorter than it is.
+    node.refresh(server).await.map_err(from_redis)?;
     node.change(|parts| {
         parts.duty.fenced = Some(stamp.epoch);
         parts.duty.withdrawn = false;
     });
     node.lease.lay_down(server, true).await;
-    node.refresh(server).await.map_err(from_redis)?;
     tracing::info!(run_id = server.run_id(), epoch = stamp.epoch, "fenced");
     Ok(Done::Now)
 }

@@ -90,12 +90,14 @@ impl Connection {
 
     /// `INFO`, all of the default sections.
     pub async fn info(&mut self, limit: Duration) -> Result<Info, Error> {
+        let asked = Some(std::time::Instant::now());
         let text: String = self.call("INFO", limit).await?;
-        Info::parse(&text).ok_or_else(|| Error::Reply {
+        let info = Info::parse(&text).ok_or_else(|| Error::Reply {
             what: "INFO".into(),
             code: "UNEXPECTED".into(),
             message: text.chars().take(120).collect(),
-        })
+        })?;
+        Ok(Info { asked, ..info })
     }
 
     /// Where the server stands: `INFO replication`, which is short.

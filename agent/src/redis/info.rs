@@ -44,6 +44,8 @@ fn triple(text: &str) -> Option<(u32, u32, u32)> {
 /// What the agent reads from `INFO`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Info {
+    /// When it was asked for; absent in one that was not read from a server.
+    pub asked: Option<std::time::Instant>,
     pub version: Version,
     pub run_id: String,
     pub process_id: u32,
@@ -81,6 +83,11 @@ pub(crate) struct Info {
 }
 
 impl Info {
+    /// Whether it was asked for before `other`, of the same server, was: then it says nothing that is not known better.
+    pub fn is_older_than(&self, other: &Info) -> bool {
+        self.run_id == other.run_id && self.asked < other.asked
+    }
+
     /// Parses the text. Unknown fields are ignored, absent ones stay at their default; `None` without a run id or role, as no server
     /// sends it.
     pub fn parse(text: &str) -> Option<Info> {
