@@ -164,7 +164,7 @@ pub enum Order {
         /// Chosen by whoever asked; the snapshot's manifest carries it, so that the asker finds its snapshot.
         request_id: String,
     },
-    /// Stops the server (no save).
+    /// Stops the server; a whole copy is saved into the sandbox's dump before.
     Stop,
 }
 

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use agent::api::{Command, Order, Role, Source, State};
+use agent::api::{Command, Order, Redis, Role, Source, Stamp, State};
 use agent::record::{Evidence, MAX_EPOCH, Member, Phase, Record};
 
 use crate::model::{Action, Observed, Plan, Spec};
@@ -212,6 +212,9 @@ impl World<'_> {
             }
             Order::Fence if leads && to_master => found.push("the master in office is fenced".into()),
             Order::Stop if leads && to_master => found.push("the master in office is stopped".into()),
+            Order::Stop if self.may_hold_more(stamp) => {
+                found.push(format!("task {} is stopped although nobody knows what it holds", stamp.task_id));
+            }
             Order::Follow { master: to, .. } | Order::Start { source: Source::ReplicaOf { master: to, .. } } => {
                 let right = record.phase == Phase::Stable && master.and_then(|m| m.redis.as_ref()) == Some(to);
                 if !right || to_master {
@@ -233,6 +236,15 @@ impl World<'_> {
             }
             _ => (),
         }
+    }
+
+    /// Whether a server that was not cut off for this epoch, nor started closed for it, may hold the newest data.
+    fn may_hold_more(&self, stamp: &Stamp) -> bool {
+        let closed = |r: &Redis| r.started_epoch == stamp.epoch && !r.source.is_empty() && r.source != "replica";
+        self.state_of(&stamp.task_id).is_some_and(|s| {
+            let unknown = s.redis.as_ref().is_some_and(|r| !closed(r) || s.assigned_epoch >= stamp.epoch);
+            unknown && s.fenced_epoch != Some(stamp.epoch)
+        })
     }
 
     fn killed(&self, instances: &[u32], found: &mut Vec<String>) {

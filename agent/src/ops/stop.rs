@@ -1,14 +1,26 @@
-//! `stop`: ends the server without saving; its clients are sent away first.
+//! `stop`: ends the server; its clients are sent away first. Told by a command it saves what the server holds before, for it makes room
+//! for another copy; an agent that ends itself does not.
 
 use std::sync::Arc;
 
-use super::{Done, Halt, failed};
+use super::{Done, Halt, backup, failed, from_redis};
 use crate::node::Node;
+use crate::server::Server;
 
-/// Ends the server and what would start one.
+/// Ends the server, its data saved, and what would start one.
 pub(crate) async fn run(node: &Arc<Node>) -> Result<Done, Halt> {
     super::restore::abort(node);
+    if let Some(server) = node.server() {
+        keep(node, &server).await?;
+    }
     end(node).await
+}
+
+/// Saves a whole copy into the sandbox's dump, from where whatever comes next sets it aside.
+async fn keep(node: &Arc<Node>, server: &Arc<Server>) -> Result<(), Halt> {
+    node.refresh(server).await.map_err(from_redis)?;
+    let worth = node.look(|parts| parts.duty.complete && parts.info.as_ref().is_some_and(|info| info.keys() > 0));
+    if worth { backup::dump(node, server, None).await } else { Ok(()) }
 }
 
 /// Withdraws the doors, then ends the server, with proof. Without a server there is nothing to do.

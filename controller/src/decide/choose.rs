@@ -8,7 +8,7 @@ use agent::api::{Order, Position, Source, State};
 use agent::record::{History, Member, Peer, Phase, Record};
 use agent::snapshot::SnapshotId;
 
-use super::{Recorded, View, copies, depose, evidence, loss, quorum, switchover};
+use super::{Recorded, View, copies, depose, evidence, loss, quorum, room, switchover};
 use crate::model::{Action, AgentView, Copy, HistoryChange, Holder, Plan, Reason};
 use crate::view::{HistoryEntry, MasterView, Operation, OperationKind, Step};
 
@@ -306,11 +306,15 @@ fn start_from(view: View<'_>, record: Recorded<'_>, best: Option<&Copy>, plan: &
     }
     let idle: Vec<(&AgentView, &State)> =
         record.agents(view).filter(|(_, s)| s.redis.is_none() && s.activity.is_none() && !s.stopping).collect();
-    if idle.is_empty() {
-        free_one(view, record, plan);
+    if idle.is_empty() && room::free_empty(view, record, plan) {
+        return;
     }
     if let Some((reason, message)) = not_yet(view, record, idle.len()) {
         plan.wait(reason, message);
+        return;
+    }
+    if idle.is_empty() {
+        room::free(view, record, best, plan);
         return;
     }
     let because = best.map(|c| format!("the best copy is the {}", describe(c)));
@@ -343,7 +347,7 @@ fn not_yet(view: View<'_>, record: Recorded<'_>, idle: usize) -> Option<(Reason,
         let message = format!("the server of instance {} has not told its place yet: it may be the best copy", state.instance);
         return Some((Reason::WaitingForCuts, message));
     }
-    if idle == 0 || (reported < view.spec.instances as usize && !waited) {
+    if reported == 0 || (reported < view.spec.instances as usize && !waited) {
         let wanted = view.spec.instances;
         let message =
             format!("{reported} of {wanted} instances have reported, {idle} without a server: a better copy may turn up");
@@ -360,20 +364,6 @@ fn is_undetermined(state: &State, record: Recorded<'_>) -> bool {
         state.fenced_epoch == Some(record.record.epoch) && r.answering && !r.loading && !r.syncing && !state.stopping
     };
     state.redis.as_ref().is_some_and(|r| !told(r) && !copies::is_started_for(state, record.record))
-}
-
-/// Every agent has a server and none has a usable copy: one that holds nothing (its first sync never ended) makes room.
-fn free_one(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
-    let empty = record.agents(view).filter(|(_, s)| {
-        let holds_nothing = s.redis.as_ref().is_some_and(|r| r.keys == 0 && r.answering && !r.run_id.is_empty());
-        holds_nothing && s.fenced_epoch == Some(record.record.epoch) && copies::place(s, record.record).is_none()
-    });
-    if let Some((agent, state)) = empty.min_by_key(|(_, s)| s.instance) {
-        plan.act(
-            record.command(agent, state, Order::Stop),
-            "its server holds no data, and an instance is needed to start from a copy",
-        );
-    }
 }
 
 fn lowest<'a>(idle: &[(&'a AgentView, &'a State)]) -> (&'a AgentView, &'a State) {

@@ -30,6 +30,7 @@ pub mod members;
 pub mod promote;
 pub mod quorum;
 pub mod replicas;
+pub mod room;
 pub mod snapshots;
 pub mod switchover;
 #[cfg(test)]

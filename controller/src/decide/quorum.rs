@@ -4,7 +4,7 @@
 //! master's own run is a whole quorum by itself, for nothing was confirmed that it does not hold.
 
 use agent::api::State;
-use agent::record::Member;
+use agent::record::{Evidence, Member};
 
 use super::{Recorded, View};
 use crate::model::Reason;
@@ -45,7 +45,12 @@ fn answers(view: View<'_>, record: Recorded<'_>, member: &Member) -> bool {
 /// Whether the master and each member has answered or is proven dead: then nothing better can turn up.
 fn all_accounted_for(view: View<'_>, record: Recorded<'_>) -> bool {
     let mut members = record.record.known_replicas.iter().chain(&record.record.master);
-    members.all(|m| answers(view, record, m) || is_dead(view, m))
+    members.all(|m| answers(view, record, m) || is_dead(view, m) || is_proven_dead(record, m))
+}
+
+/// Whether the record's evidence is that this very run ended.
+fn is_proven_dead(record: Recorded<'_>, member: &Member) -> bool {
+    matches!(&record.record.evidence, Some(Evidence::Dead { run_id, .. } | Evidence::Testimony { run_id, .. }) if *run_id == member.run_id)
 }
 
 fn is_dead(view: View<'_>, member: &Member) -> bool {

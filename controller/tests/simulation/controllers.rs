@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use agent::api::{Command, State, Verdict};
-use agent::record::{Phase, Record};
+use agent::record::Record;
 
 use super::mutation::decide_mutated;
 use super::server::A;
@@ -374,11 +374,6 @@ impl World {
             self.consented = true;
             self.controllers[c].asked =
                 Some(Ask::Restore { owner, snapshot: None, consent_epoch: Some(record.epoch), empty: true });
-        } else if stuck(Reason::WaitingForInstances) && record.phase == Phase::Deposing {
-            // Every instance is taken by a copy older than the best snapshot: one makes room.
-            self.consented = true;
-            let instance = self.tasks[0].0;
-            self.restart_instance(instance);
         } else if (stuck(Reason::NoQuorum) || stuck(Reason::NoEvidence)) && !old_writes {
             self.consented = true;
             self.consents += 1;

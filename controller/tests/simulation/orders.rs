@@ -47,6 +47,8 @@ enum Step {
     Cutting,
     Holding(u64),
     CatchingUp(u64),
+    /// What the server holds is being saved; then it ends.
+    Ending,
     Stopping,
 }
 
@@ -109,8 +111,8 @@ impl World {
     pub fn job_goes_on(&mut self, a: A, id: u64, done: bool) {
         let Some(job) = self.agents[a].job.as_ref().filter(|j| j.id == id) else { return };
         let (step, command) = (job.step.clone(), job.command.clone());
-        let gone =
-            self.agents[a].server.is_none() && !matches!(step, Step::Reading | Step::Launching | Step::Stopping | Step::Cutting);
+        let gone = self.agents[a].server.is_none()
+            && !matches!(step, Step::Reading | Step::Launching | Step::Ending | Step::Stopping | Step::Cutting);
         if gone {
             return self.end_job(a, Outcome::Unknown("the server is gone".into()));
         }
@@ -136,6 +138,7 @@ impl World {
             Step::Cutting => self.cut(a, id, command.stamp.epoch, done),
             Step::Holding(until) => self.holding(a, id, until),
             Step::CatchingUp(until) => self.catching_up(a, id, until, &command),
+            Step::Ending => self.end_server(a, id),
             Step::Stopping => self.stopped(a, id),
             Step::Office => self.end_job(a, refused("no-lease")),
             // No answer in time to what changes the role: the server is killed.
@@ -180,9 +183,13 @@ impl World {
                 self.end_job(a, Outcome::Done);
             }
             Order::Stop => {
-                self.step(a, Step::Stopping);
-                self.kill_server(a);
-                self.wait_for(a, id, 50_000);
+                let whole = self.agents[a].server.as_ref().is_some_and(|s| s.complete && s.head != EMPTY);
+                if whole && !self.mutated(Mutation::NothingSetAside) {
+                    self.dump_now(a);
+                }
+                self.step(a, Step::Ending);
+                let late = self.dice.between(1_000, 100_000);
+                self.wait_for(a, id, late);
             }
             Order::Hold { for_ms } => {
                 let until = self.local(a) + Duration::from_millis(*for_ms);
@@ -466,6 +473,17 @@ impl World {
         } else {
             self.wait_for(a, id, 2_000);
         }
+    }
+
+    /// Whatever the server holds must lie in the dump by now: it is not looked at again.
+    fn end_server(&mut self, a: A, id: u64) {
+        if let Some(old) = self.agents[a].server.as_ref().filter(|s| s.complete).map(|s| s.head) {
+            let saved = self.agents[a].dump.as_ref().map_or(EMPTY, |dump| dump.head);
+            self.overwritten(a, old, saved);
+        }
+        self.step(a, Step::Stopping);
+        self.kill_server(a);
+        self.wait_for(a, id, 50_000);
     }
 
     fn stopped(&mut self, a: A, id: u64) {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn consent(kind: OperationKind) -> Operation {
+pub(super) fn consent(kind: OperationKind) -> Operation {
     Operation {
         id: "o".into(),
         kind,

@@ -15,6 +15,7 @@ mod any;
 mod lease;
 mod lineage;
 mod members;
+mod room;
 mod switchover;
 mod vetoes;
 
