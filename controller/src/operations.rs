@@ -6,7 +6,7 @@ use agent::api::{Epoch, State};
 use agent::record::Phase;
 use agent::snapshot::SnapshotId;
 
-use crate::decide::{Recorded, View, choose, copies, evidence};
+use crate::decide::{Recorded, View, birth, choose, copies, evidence};
 use crate::model::Spec;
 use crate::view::{Ask, Operation, OperationKind};
 
@@ -129,9 +129,7 @@ struct Wish<'a> {
 
 fn restore(owner: &str, wish: Wish<'_>, view: View<'_>, id: String) -> Judgement {
     let Wish { snapshot, consent, empty } = wish;
-    let Some((record, version)) = &view.seen.record else {
-        return Judgement::Refuse("the cluster has no record yet: it starts from the best snapshot by itself".into());
-    };
+    let Some((record, version)) = &view.seen.record else { return bear(owner, wish, view, id) };
     let recorded = Recorded { record, version: *version };
     if let Some(master) = recorded.serving_master(view) {
         return Judgement::Refuse(format!(
@@ -169,6 +167,23 @@ fn restore(owner: &str, wish: Wish<'_>, view: View<'_>, id: String) -> Judgement
     let operation = operation(id, kind, owner, record.epoch, view, RESTORE_WITHIN_MS);
     let evidence = proven.as_ref().map_or_else(|| "your consent".into(), evidence::describe);
     Judgement::Begin(operation, format!("a new epoch begins on {evidence}; {}", expected(view, recorded, snapshot)))
+}
+
+/// Without a record: a new cluster although a task that runs was never heard. Its consent names epoch 0.
+fn bear(owner: &str, wish: Wish<'_>, view: View<'_>, id: String) -> Judgement {
+    let trace = birth::trace(view);
+    if !wish.empty || trace.is_some() {
+        let found = trace.map(|trace| format!(" ({trace})")).unwrap_or_default();
+        return Judgement::Refuse(format!("the cluster has no record yet: it starts from the best copy by itself{found}"));
+    }
+    if wish.consent != Some(0) {
+        return Judgement::Refuse(
+            "without a record the present epoch is 0: a start without any data needs --consent for it".into(),
+        );
+    }
+    let kind = OperationKind::Restore { snapshot: None, consent_epoch: wish.consent, empty: true };
+    let operation = operation(id, kind, owner, 0, view, RESTORE_WITHIN_MS);
+    Judgement::Begin(operation, "a new cluster is born without waiting for whoever was not heard".into())
 }
 
 /// Starting without data is only for a cluster of which nothing is left, and with consent.

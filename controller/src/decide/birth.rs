@@ -65,7 +65,43 @@ pub fn begin(view: View<'_>, plan: &mut Plan) {
         plan.wait(Reason::NoEvidence, message);
         return;
     }
+    if found.is_none()
+        && !view.seen.may_start_empty()
+        && let Some(who) = never_heard(view)
+    {
+        let message = format!(
+            "nobody who was heard knows a cluster, and {who}: it may be the one that does, and would then be a second one. \
+             If this cluster is new, or that data may be given up: aurora-redis restore --empty --consent"
+        );
+        plan.wait(Reason::WaitingForInstances, message);
+        return;
+    }
     create(view, &states, found, live, plan);
+}
+
+/// What speaks of an earlier cluster, in words; absent when nothing does, as far as is known.
+pub fn trace(view: View<'_>) -> Option<String> {
+    if let Some(state) = view.seen.agents.iter().filter_map(|a| a.state.as_ref()).find(|s| s.cluster_id.is_some()) {
+        return Some(format!("instance {} knows cluster {}", state.instance, state.cluster_id.as_deref().unwrap_or_default()));
+    }
+    match view.seen.store.snapshots.as_ref().map(Vec::len) {
+        None if view.seen.store.configured => {
+            Some("the store cannot be listed, and may hold snapshots of an earlier cluster".into())
+        }
+        None | Some(0) => None,
+        Some(entries) => Some(format!("the store holds {entries} snapshots of an earlier cluster")),
+    }
+}
+
+/// A task that is known to run and of which no word has come since this controller leads. The scheduler knows best; without it, what is announced.
+fn never_heard(view: View<'_>) -> Option<String> {
+    let heard = |task: &str| view.seen.agents.iter().filter_map(|a| a.state.as_ref()).any(|s| s.task_id == task);
+    let Some(tasks) = &view.seen.scheduler.tasks else {
+        let mut mute = view.seen.agents.iter().filter(|a| a.shard.is_some() && a.state.is_none());
+        return mute.next().map(|a| format!("agent {} is announced and was never heard", a.address));
+    };
+    let mut unheard = tasks.iter().filter(|t| t.status == "RUNNING" && !heard(&t.task_id));
+    unheard.next().map(|t| format!("task {} of instance {} runs and was never heard", t.task_id, t.instance))
 }
 
 /// Whoever may be a live master that does not speak: nobody else may be chosen while it is there.

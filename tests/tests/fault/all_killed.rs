@@ -17,8 +17,9 @@ async fn best(cluster: &Cluster) -> Result<u32> {
     dumps.max().map(|(_, instance)| instance).context("nobody has a dump")
 }
 
-/// Writes, has one instance save, kills all, and lets them come back: the one with the best copy as the `place`th.
-async fn round(cluster: &Cluster, place: usize) -> Result<()> {
+/// Writes, has one instance save, kills all, and lets them come back: the one with the best copy as the `place`th, the others lowest first, or
+/// highest first.
+async fn round(cluster: &Cluster, place: usize, lowest_first: bool) -> Result<()> {
     let before = cluster.wait_stable().await?;
     let name = format!("round{}", before.epoch);
     let writers = cluster.writers(&name, &Load { waiting: 1, acks: 2, ..Load::default() }).await?;
@@ -29,6 +30,9 @@ async fn round(cluster: &Cluster, place: usize) -> Result<()> {
     cluster.wait_snapshots(snapshots + 1).await?;
     let best = best(cluster).await?;
     let mut order: Vec<u32> = (0..3).filter(|instance| *instance != best).collect();
+    if !lowest_first {
+        order.reverse();
+    }
     order.insert(place, best);
     let fault = Instant::now();
     for instance in &order {
@@ -50,8 +54,9 @@ async fn round(cluster: &Cluster, place: usize) -> Result<()> {
 fn the_best_copy_leads_in_every_order_of_return() {
     Bench::run("all-killed", async |bench| {
         let cluster = Cluster::start(&bench, Options { held: true, ..Options::default() }).await?;
-        for place in [0, 2, 1] {
-            round(&cluster, place).await.with_context(|| format!("the best copy comes back after {place} others"))?;
+        for (place, lowest_first) in [(0, true), (2, true), (1, true), (0, false), (2, false), (1, false)] {
+            let what = || format!("the best copy comes back after {place} others");
+            round(&cluster, place, lowest_first).await.with_context(what)?;
         }
         ensure!(cluster.wait_stable().await?.master.is_some(), "no master");
         Ok(())

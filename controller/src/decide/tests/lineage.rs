@@ -51,6 +51,21 @@ fn nothing_counts_of_a_history_that_began_after_the_winners() {
 }
 
 #[test]
+fn naming_again_takes_back_an_end_that_a_winner_who_was_given_up_had_moved() {
+    let moved = |r: &mut Record| {
+        (r.histories[0].to, r.histories[0].next) = (Some(71), Some(NEW.into()));
+        r.histories[1].from = 44;
+    };
+    let case = two_histories().record(moved).state(1, at(NEW, 50)).state(2, at(NEW, 45));
+    assert_eq!(winner(&case), (Some(1), vec![Some(43), Some(50)]), "what both share ends before the first of the later one");
+    let case = two_histories().record(moved).state(1, at(OLD, 40)).state(2, at(OLD, 30));
+    let plan = case.plan();
+    assert_eq!(committed(&plan).histories.iter().map(|h| h.to).collect::<Vec<_>>(), [Some(40), Some(40)]);
+    let at_the_fork = agent::lineage::is_ahead(NEW, 43, None, Some(committed(&plan)));
+    assert!(at_the_fork, "a copy at the fork of a history that came to nothing holds more than the winner");
+}
+
+#[test]
 fn a_replica_that_names_the_new_history_before_it_has_any_of_it_does_not_win_over_a_longer_copy() {
     let case = two_histories().state(1, at(NEW, 30)).state(2, at(OLD, 45));
     assert_eq!(winner(&case).0, Some(2));

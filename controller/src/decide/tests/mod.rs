@@ -12,9 +12,12 @@ use crate::model::*;
 use crate::view::{Operation, OperationKind, SnapshotRow};
 
 mod any;
+mod birth;
+mod empty;
 mod lease;
 mod lineage;
 mod members;
+mod returns;
 mod room;
 mod switchover;
 mod vetoes;
@@ -691,45 +694,6 @@ fn a_restore_under_way_is_not_begun_twice_and_its_server_is_then_named() {
     assert_eq!(committed(&plan).master.as_ref().map(|m| m.run_id.as_str()), Some("run-new"));
 }
 
-fn newborn() -> Case {
-    Case::stable().all_fresh().seen(|s| s.record = None)
-}
-
-#[test]
-fn a_new_cluster_is_born_empty_once_all_instances_have_reported() {
-    let plan = newborn().plan();
-    let record = committed(&plan);
-    assert_eq!((record.phase, record.epoch, record.initialised), (Phase::Bootstrapping, 1, false));
-    assert_eq!(record.cluster_id, "new-cluster");
-    let waiting = newborn().silent(2);
-    assert_eq!(waiting.actions(), Vec::<String>::new());
-    let born = newborn().seen(|s| s.record = Some((record.clone(), 0)));
-    assert_eq!(orders(&born.plan()), [(0, Order::Start { source: Source::Empty })]);
-}
-
-#[test]
-fn without_a_record_snapshots_make_it_an_old_cluster() {
-    let case = newborn().seen(|s| {
-        s.store.snapshots = Some(vec![row(SNAPSHOT, 4, Some((OLD, 50)))]);
-        s.store.cluster_id = Some("old".into());
-    });
-    let plan = case.plan();
-    let record = committed(&plan);
-    assert_eq!((record.cluster_id.as_str(), record.epoch, record.initialised), ("old", 5, true));
-    let unlisted = newborn().seen(|s| s.store.snapshots = None);
-    assert_eq!(unlisted.actions(), Vec::<String>::new());
-}
-
-#[test]
-fn without_a_record_one_live_master_is_adopted_as_it_is() {
-    let plan = Case::stable().seen(|s| s.record = None).plan();
-    let record = committed(&plan);
-    assert_eq!((record.cluster_id.as_str(), record.epoch, record.phase), ("c", 5, Phase::Promoting));
-    assert_eq!(record.master.as_ref().map(|m| m.instance), Some(0));
-    let two = Case::stable().seen(|s| s.record = None).state(1, |s| s.role = Role::Master);
-    assert_eq!(two.actions(), Vec::<String>::new());
-}
-
 #[test]
 fn a_backup_is_made_by_the_source_and_ends_with_its_snapshot() {
     let backup = |case: Case| {
@@ -774,31 +738,6 @@ fn an_epoch_that_no_cluster_reaches_is_not_believed() {
         s.first_agent = Some(Duration::ZERO);
     });
     assert_eq!(committed(&born.plan()).epoch, 5);
-}
-
-#[test]
-fn without_a_record_nobody_leads_while_the_last_master_may_live() {
-    let emptied = |case: Case| {
-        case.seen(|s| {
-            s.record = None;
-            s.first_agent = Some(Duration::ZERO);
-        })
-    };
-    let unlinked = |case: Case| {
-        let down = |s: &mut State| s.redis.as_mut().unwrap().link = Some(false);
-        case.state(1, down).state(2, down)
-    };
-    assert_eq!(committed(&emptied(Case::stable()).plan()).phase, Phase::Promoting, "a live master is adopted");
-    let ended = |s: &mut Observed| s.scheduler.tasks.as_mut().unwrap().retain(|t| t.instance != 0);
-    for case in [unlinked(Case::stable().silent(0)), Case::stable().silent(0).seen(ended)] {
-        let case = emptied(case);
-        assert_eq!(case.actions(), Vec::<String>::new());
-        assert!(case.reasons().contains(&Reason::NoEvidence));
-    }
-    let unannounced = emptied(unlinked(Case::stable())).seen(|s| s.agents.retain(|a| a.shard != Some(0)));
-    assert!(unannounced.reasons().contains(&Reason::NoEvidence), "its task still runs");
-    let gone = emptied(unlinked(Case::stable().silent(0)).seen(ended));
-    assert_eq!(committed(&gone.plan()).phase, Phase::Deposing);
 }
 
 #[test]
