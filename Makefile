@@ -8,8 +8,8 @@ export AURORA_REDIS_CACHE ?= $(CURDIR)/.cache
 export PATH := $(PATH):/usr/sbin:/sbin:$(AURORA_REDIS_CACHE)/bin:$(AURORA_REDIS_CACHE)/tools/usr/bin:$(AURORA_REDIS_CACHE)/tools/usr/sbin
 # Tests bring up whole clusters; two at a time is what two cores carry.
 TEST_THREADS ?= 2
-# The simulation's seeds for `make soak`; the first 1,500 are those of `make test`.
-FIRST_SEED ?= 1500
+# The simulation's seeds for `make soak`; the first 10,000 are those of `make test`.
+FIRST_SEED ?= 10000
 SEEDS ?= 100000
 # Options of the benchmark, e.g. "--repeats 3 --faults kill,term --systems ours3,sentinel"; demo bench --help lists them.
 BENCH ?= --write docs/benchmark.md

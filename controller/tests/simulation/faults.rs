@@ -25,6 +25,7 @@ impl World {
         let next = self.dice.between(100_000, 1_500_000);
         self.at(self.now + next, What::Fault);
         self.last_fault = self.now;
+        self.ask_for_an_occasion();
         match self.dice.roll(100) {
             0..=33 => self.cut_something(),
             34..=53 => self.slow_something(),
@@ -62,7 +63,7 @@ impl World {
         self.notice_all();
     }
 
-    fn cut_way(&mut self, from: usize, to: usize, until: u64) {
+    pub fn cut_way(&mut self, from: usize, to: usize, until: u64) {
         self.net.cut(from, to);
         self.at(until, What::Ends(Fault::Cut(from, to)));
     }
@@ -270,6 +271,7 @@ impl World {
     pub fn heal_all(&mut self) {
         self.trace(|| "everything is repaired".into());
         self.faults_on = false;
+        self.ambush = None;
         self.last_fault = self.now;
         self.net.heal_all();
         if !self.zk.up {

@@ -26,6 +26,8 @@ pub(super) enum Mutation {
     RestartForgetsPromises,
     /// A renewal is stored whatever the record says.
     RenewalUnchecked,
+    /// Whoever is deposed may renew its lease between the look at it and the commit.
+    LeaseUnpinned,
     /// A winner is named without evidence against the last master.
     NoEvidence,
     /// Any answer is a quorum.

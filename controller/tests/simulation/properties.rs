@@ -142,11 +142,13 @@ impl World {
         masters == 1 && masters + replicas == active.len() && active.len() == self.zk.nodes.spec.instances as usize && listed
     }
 
-    /// A known limit: ZooKeeper was emptied, and whoever knew the cluster was not heard for longer than a birth waits. There are two now.
+    /// A known limit: ZooKeeper was emptied while only tasks that Aurora had given up knew the cluster, and nobody heard them. There are two now.
     pub fn is_born_again(&self) -> bool {
-        let ids: std::collections::BTreeSet<_> =
-            self.agents.iter().filter(|x| x.alive).filter_map(|x| x.cluster_id.as_ref()).collect();
-        self.zk.emptied && ids.len() > 1
+        let Some((record, _)) = self.zk.nodes.record.as_ref().filter(|_| self.zk.emptied) else { return false };
+        let foreign = |x: &super::agents::Agent| x.alive && x.cluster_id.as_ref().is_some_and(|id| *id != record.cluster_id);
+        let strangers: Vec<A> = (0..self.agents.len()).filter(|a| foreign(&self.agents[*a])).collect();
+        let active = self.active();
+        !strangers.is_empty() && strangers.iter().all(|a| !active.contains(a))
     }
 
     /// Everybody holds what was confirmed: a single fault may now come.

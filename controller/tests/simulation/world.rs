@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::agents::{Agent, Tag};
+use super::ambush::Ambush;
 use super::controllers::Controller;
 use super::data::{Dump, Head, Tree};
 use super::dice::Dice;
@@ -29,6 +30,8 @@ pub(super) struct Setup {
     pub failsafe_ms: u64,
     /// One thing is lost at a time.
     pub single: bool,
+    /// A new master's first renewal is made to meet the commit that deposes it.
+    pub ambush: bool,
     pub mutation: Option<Mutation>,
 }
 
@@ -50,6 +53,7 @@ pub(super) struct Stored {
 /// What happens at a time.
 pub(super) enum What {
     Fault,
+    Cut(usize, usize, u64),
     Ends(Fault),
     Elect,
     Write,
@@ -79,26 +83,34 @@ pub(super) enum What {
     Deliver(usize, usize, Message),
 }
 
-struct Entry {
-    at: u64,
-    number: u64,
-    what: What,
+/// What is still to happen, in order of time, then of its coming up. The heap moves only keys about.
+#[derive(Default)]
+struct Queue {
+    heap: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    entries: u64,
+    slots: Vec<Option<What>>,
+    free: Vec<usize>,
 }
 
-impl PartialEq for Entry {
-    fn eq(&self, other: &Entry) -> bool {
-        (self.at, self.number) == (other.at, other.number)
+impl Queue {
+    fn push(&mut self, at: u64, what: What) {
+        self.entries += 1;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[slot] = Some(what);
+        self.heap.push(Reverse((at, self.entries, slot)));
     }
-}
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
+
+    fn next_at(&self) -> Option<u64> {
+        self.heap.peek().map(|Reverse((at, ..))| *at)
     }
-}
-impl Ord for Entry {
-    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
+
+    fn pop(&mut self) -> Option<(u64, What)> {
+        let Reverse((at, _, slot)) = self.heap.pop()?;
+        self.free.push(slot);
+        Some((at, self.slots[slot].take()?))
     }
 }
 
@@ -108,13 +120,13 @@ pub(super) struct World {
     pub timing: Timing,
     pub dice: Dice,
     pub now: u64,
-    queue: BinaryHeap<Reverse<Entry>>,
-    entries: u64,
+    queue: Queue,
     pub numbers: u64,
     pub links: u64,
     pub tree: Tree,
     pub net: Network,
     pub zk: ZooKeeper,
+    pub ambush: Option<Ambush>,
     pub hosts: Vec<Host>,
     pub agents: Vec<Agent>,
     /// Active tasks, as the scheduler has them.
@@ -159,13 +171,13 @@ impl World {
             timing,
             dice: Dice(seed),
             now: 1_000_000,
-            queue: BinaryHeap::new(),
-            entries: 0,
+            queue: Queue::default(),
             numbers: 0,
             links: 0,
             tree: Tree::new(),
             net: Network::default(),
             zk: ZooKeeper::new(spec),
+            ambush: None,
             hosts: Vec::new(),
             agents: Vec::new(),
             tasks: Vec::new(),
@@ -205,8 +217,7 @@ impl World {
     }
 
     pub fn at(&mut self, at: u64, what: What) {
-        self.entries += 1;
-        self.queue.push(Reverse(Entry { at: at.max(self.now), number: self.entries, what }));
+        self.queue.push(at.max(self.now), what);
     }
 
     pub fn name(&mut self, what: &str) -> String {
@@ -265,14 +276,14 @@ impl World {
     /// Lets things happen until then, or until something broke.
     pub fn run_until(&mut self, until: u64) {
         while self.checks.broken.is_none() {
-            let Some(Reverse(next)) = self.queue.peek() else { return };
-            if next.at > until {
+            let Some(next) = self.queue.next_at() else { return };
+            if next > until {
                 self.now = until;
                 return;
             }
-            let Some(Reverse(entry)) = self.queue.pop() else { return };
-            self.now = self.now.max(entry.at);
-            self.happens(entry.what);
+            let Some((at, what)) = self.queue.pop() else { return };
+            self.now = self.now.max(at);
+            self.happens(what);
             self.check();
         }
     }
@@ -288,6 +299,7 @@ impl World {
         }
         match what {
             What::Fault => self.harm(),
+            What::Cut(from, to, until) => self.cut_way(from, to, until),
             What::Ends(fault) => self.ends(&fault),
             What::Elect => self.elect(),
             What::Write => self.write(),

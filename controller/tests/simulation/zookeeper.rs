@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use agent::api::{Command, PromiseRequest, State};
-use agent::record::{Lease, Peer, Record};
+use agent::record::{Lease, Peer, Phase, Record};
 
 use super::data::Head;
 use super::mutation::Mutation;
@@ -130,6 +130,12 @@ impl World {
             }
             return;
         }
+        if self.withholds(from, id, &request) {
+            return;
+        }
+        if matches!(&*request, Request::Commit { record, .. } if record.phase == Phase::Deposing) {
+            self.spring();
+        }
         let reply = self.apply(from, &request);
         // The commit takes its time.
         let place = self.place_of(from);
@@ -148,7 +154,7 @@ impl World {
         self.notice_all();
     }
 
-    fn apply(&mut self, from: Client, request: &Request) -> Reply {
+    pub fn apply(&mut self, from: Client, request: &Request) -> Reply {
         let leads = matches!(from, Client::Controller(c, _) if self.zk.nodes.leader == Some(c));
         let record_version = self.zk.nodes.record.as_ref().map(|(_, version)| *version);
         let reply = match request {
@@ -168,7 +174,8 @@ impl World {
                 Reply::Done(0)
             }
             Request::Commit { record, version, lease_version, operation } => {
-                let checked = lease_version.is_none_or(|v| v == self.zk.nodes.lease.0);
+                let unpinned = self.mutated(Mutation::LeaseUnpinned);
+                let checked = unpinned || lease_version.is_none_or(|v| v == self.zk.nodes.lease.0);
                 if record_version != Some(*version) || !checked || !self.zk.generations.contains(&record.generation) {
                     return Reply::Refused;
                 }
