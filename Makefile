@@ -11,6 +11,8 @@ TEST_THREADS ?= 2
 # The simulation's seeds for `make soak`; the first 10,000 are those of `make test`.
 FIRST_SEED ?= 10000
 SEEDS ?= 100000
+# How often each server is frozen beyond its lease for `make soak`, in two ways and with 50 writers each time.
+MODULE_ROUNDS ?= 50
 # Options of the benchmark, e.g. "--repeats 3 --faults kill,term --systems ours3,sentinel"; demo bench --help lists them.
 BENCH ?= --write docs/benchmark.md
 
@@ -20,7 +22,8 @@ help:
 	@echo "make down    ends it"
 	@echo "make check   formatting, lints, docs, unit and quick tests (minutes)"
 	@echo "make test    everything"
-	@echo "make soak    what takes longer: the model check at bigger bounds, 100,000 seeds of the simulation (SEEDS=)"
+	@echo "make soak    what takes longer: the model check at bigger bounds, 100,000 seeds of the simulation (SEEDS=),"
+	@echo "             servers of every version frozen beyond their lease (MODULE_ROUNDS=)"
 	@echo "make bench   the figures of docs/benchmark.md, measured anew and written there (BENCH=--quick: a few, printed only)"
 	@echo "make setup   installs what is missing, by package name"
 
@@ -28,7 +31,7 @@ setup:
 	@tests/setup
 
 build:
-	cargo build --locked --workspace --bins
+	cargo build --locked --workspace --lib --bins
 
 demo: setup build
 	@target/debug/demo run
@@ -51,11 +54,12 @@ check: setup fmt
 test: setup build
 	cargo test --locked --workspace -- --test-threads=$(TEST_THREADS)
 
-soak:
+soak: build
 	cargo test --locked -p model --test holds -- --ignored --nocapture --test-threads=1
+	AURORA_REDIS_MODULE_ROUNDS=$(MODULE_ROUNDS) cargo test --locked -p aurora-redis-agent --test lease_module -- --test-threads=1
 	AURORA_REDIS_SIM_FIRST=$(FIRST_SEED) AURORA_REDIS_SIM_SEEDS=$(SEEDS) cargo test --locked -p aurora-redis-controller --test simulation a_cluster -- --nocapture
 
 bench: export AURORA_REDIS_BIN := $(CURDIR)/target/release
 bench: setup
-	cargo build --release --locked --workspace --bins
+	cargo build --release --locked --workspace --lib --bins
 	@target/release/demo bench $(BENCH)

@@ -445,6 +445,9 @@ pub struct Redis {
     /// Epoch of the `start` or `restore` that started this run.
     #[serde(default)]
     pub started_epoch: Epoch,
+    /// Whether the server itself refuses writes beyond its lease: it runs with the lease module.
+    #[serde(default)]
+    pub lease_module: bool,
     /// Whether the last probe was answered; `false` names a server that is busy or hung.
     #[serde(default)]
     pub answering: bool,

@@ -188,6 +188,7 @@ fn redis(server: &Server, parts: &Parts, config: &Config) -> Redis {
         connected_replicas: info.connected_replicas,
         source: server.birth.source.clone(),
         started_epoch: server.birth.epoch,
+        lease_module: server.is_guarded(),
         answering: parts.answering,
     }
 }

@@ -11,6 +11,7 @@ use crate::api::{Address, Host};
 use crate::causes::chain;
 use crate::layers::values::{parse_cluster, parse_node, parse_store, parse_zookeeper, read_private, route_to};
 use crate::layers::{self, Effective, Key, Layers, Mistakes};
+use crate::lease_module::{self, LeaseModule};
 use crate::process;
 use crate::record::Paths;
 use crate::redis::conf;
@@ -44,6 +45,14 @@ pub const KEYS: &[Key] = &[
         "URI",
         "Store of the snapshots: hdfs://NAMENODE[:PORT]/PATH or file:///PATH; without it none is kept",
     ),
+    Key::value(
+        "lease.module",
+        "require|prefer|off",
+        "Whether the server is guarded by the lease module, which refuses writes beyond the lease whatever is frozen: required of a master, where it can be had, or never",
+    )
+    .or("prefer"),
+    Key::value("lease.module_file", "FILE", "The module; by default libaurora_redis_lease.so beside this program"),
+    Key::value("lease.reads", "serve|refuse", "What a guarded master whose lease is over does with reads").or("serve"),
     Key::value("redis.port", "PORT", "TCP port of redis-server, {{thermos.ports[redis]}}"),
     Key::value("redis.server", "FILE", "The redis-server (or valkey-server) program").or("redis-server"),
     Key::value(
@@ -87,6 +96,8 @@ pub struct Config {
     pub snapshots_uri: Option<String>,
     /// The server program.
     pub program: Program,
+    /// The module that bounds writes by the lease.
+    pub lease_module: LeaseModule,
     /// Password of clients; absent when they need none.
     pub client_password: Option<String>,
     /// Settings passed through, several lines for several values.
@@ -143,6 +154,7 @@ impl Config {
             sandbox: sandbox(&mut layers),
             snapshots_uri: layers.optional("snapshots.uri", "hdfs://NAMENODE[:PORT]/PATH or file:///PATH", parse_store),
             program: program(&mut layers),
+            lease_module: lease_module(&mut layers),
             client_password: layers.optional("redis.password_file", "a file of mode 0600 with one line", load_password),
             pass_through: pass_through(&mut layers),
             effective: Effective::default(),
@@ -212,6 +224,19 @@ fn program(layers: &mut Layers) -> Program {
     match (uri, sha256) {
         (Some(uri), Some(sha256)) => Program::Fetched { uri, sha256 },
         _ => Program::Path(path),
+    }
+}
+
+fn lease_module(layers: &mut Layers) -> LeaseModule {
+    let beside = || Some(std::env::current_exe().ok()?.parent()?.join(lease_module::FILE));
+    LeaseModule {
+        wish: layers.required("lease.module", "require, prefer or off", str::parse),
+        file: layers.path("lease.module_file").or_else(beside),
+        refuses_reads: layers.required("lease.reads", "serve or refuse", |text| match text {
+            "serve" => Ok(false),
+            "refuse" => Ok(true),
+            _ => Err("it is neither"),
+        }),
     }
 }
 

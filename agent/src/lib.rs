@@ -17,6 +17,7 @@ mod lag;
 pub mod layers;
 #[doc(hidden)]
 pub mod lease;
+mod lease_module;
 pub mod lineage;
 mod local;
 mod memory;

@@ -33,6 +33,9 @@ pub const DECLARED: &[Declared] = &[
     gauge("server_deaths", "Servers of this task proven dead, at most the newest 8.", |s| Some(s.deaths.len() as i64)),
     gauge("server_running", "1 while a server runs.", |s| Some(i64::from(s.redis.is_some()))),
     gauge("server_answering", "1 while the server answers its probe.", |s| Some(i64::from(s.redis.as_ref()?.answering))),
+    gauge("server_lease_module", "1 while the server refuses writes beyond its lease by itself.", |s| {
+        Some(i64::from(s.redis.as_ref()?.lease_module))
+    }),
     gauge("server_loading", "1 while the server loads a dataset.", |s| Some(i64::from(s.redis.as_ref()?.loading))),
     gauge("server_syncing", "1 while a full sync is under way.", |s| Some(i64::from(s.redis.as_ref()?.syncing))),
     gauge("server_link_up", "1 while a replica's link to its master is up.", |s| Some(i64::from(s.redis.as_ref()?.link?))),

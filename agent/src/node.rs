@@ -16,6 +16,7 @@ use crate::gate::{Known, Read};
 use crate::lag::MasterOffset;
 use crate::lease;
 use crate::lease::Lease;
+use crate::lease_module;
 use crate::local;
 use crate::memory::{self, Memory, Notebook};
 use crate::ops::Restoring;
@@ -41,6 +42,7 @@ pub(crate) struct Node {
     pub records: Records,
     pub spawner: Spawner,
     pub program: ProgramSlot,
+    pub lease_module: lease_module::Slot,
     pub dumps: dumps::Tracker,
     /// Held while a command is carried out: one at a time.
     pub turn: tokio::sync::Mutex<()>,
@@ -78,6 +80,7 @@ impl Node {
         let agent = api::Agent { address: Some(config.http.clone()), pid, start_ticks, version };
         let records = Records::new(keeper.clone(), config.paths.record());
         let program = ProgramSlot::new(&config.program);
+        let lease_module = lease_module::Slot::new(&config.lease_module);
         let mut parts = Parts::default();
         local::begin(&mut parts);
         let promises = Promises::begin(notebook.was_here(), &notebook.get());
@@ -90,6 +93,7 @@ impl Node {
             records,
             spawner,
             program,
+            lease_module,
             dumps: dumps::Tracker::default(),
             turn: tokio::sync::Mutex::new(()),
             restoring: Mutex::new(None),

@@ -133,6 +133,9 @@ pub struct Lease {
     pub record_version: i32,
     /// Whom the holder asks to bear no witness when it cannot renew; only these can be witnesses against it.
     pub asks: Vec<Peer>,
+    /// The holder's server itself refuses writes beyond the lease, whatever is frozen.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guarded: bool,
 }
 
 /// The last renewal there can be of a deposed master: its node cannot change any more, for each renewal checks the record's version.
@@ -185,6 +188,9 @@ pub enum Evidence {
         witness: String,
         /// Milliseconds waited since its last renewal was first seen.
         waited_ms: u64,
+        /// It ran with the lease module: even if it was frozen it acknowledges nothing when it wakes.
+        #[serde(default)]
+        guarded: bool,
     },
     /// (d) The longest time that promises can keep a lease running is over.
     Failsafe {

@@ -56,6 +56,7 @@ pub(crate) struct Server {
     admin: tokio::sync::Mutex<Option<Connection>>,
     dead: watch::Sender<Option<String>>,
     closely: AtomicBool,
+    guarded: AtomicBool,
 }
 
 impl Server {
@@ -80,6 +81,7 @@ impl Server {
             admin: tokio::sync::Mutex::new(None),
             dead: watch::channel(None).0,
             closely: AtomicBool::new(false),
+            guarded: AtomicBool::new(false),
         })
     }
 
@@ -91,6 +93,16 @@ impl Server {
     /// Notes the run id from the first answer.
     pub fn name(&self, run_id: &str) {
         let _ = self.run_id.set(run_id.to_owned());
+    }
+
+    /// Whether the server itself refuses writes beyond the lease: it runs with the module, and answered for it.
+    pub fn is_guarded(&self) -> bool {
+        self.guarded.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it does.
+    pub fn guard(&self) {
+        self.guarded.store(true, Ordering::Relaxed);
     }
 
     /// A connection of one's own, e.g. for probing.

@@ -19,6 +19,7 @@ use ground::Ground;
 use term::Reason;
 
 pub mod ground;
+mod guard;
 pub mod term;
 mod thread;
 mod timer;

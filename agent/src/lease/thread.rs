@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use super::ground::{Ground, Holder};
+use super::guard::{Guard, Word};
 use super::term::{Effect, Event, Term};
 use super::timer::Timer;
 use super::zookeeper::{self, Renewed};
@@ -67,6 +68,7 @@ enum Back {
     Event(Event),
     Renewed(u64, Renewed),
     Ping { alive: bool },
+    Said { word: Word, taken: bool },
 }
 
 type Backs = mpsc::UnboundedSender<(u64, Back)>;
@@ -89,6 +91,7 @@ struct InOffice {
     holder: Holder,
     server: Arc<Server>,
     link: Link,
+    guard: Guard,
     /// Version of the lease node.
     node: Option<i32>,
     trouble: String,
@@ -217,6 +220,7 @@ impl Desk {
                     number: self.terms,
                     term: Term::begin(now, ground.clone(), asks, open),
                     holder,
+                    guard: Guard::new(server.is_guarded()),
                     link: before.map_or_else(|| Link::new(&server), |office| office.link),
                     server,
                     node: record.pinned.as_ref().map(|pinned| pinned.version),
@@ -244,9 +248,14 @@ impl Desk {
 
     fn lay_down(&mut self, pid: u32, lift: bool, reply: oneshot::Sender<()>) {
         let office = self.office.take_if(|office| office.server.pid == pid);
-        match office.filter(|office| lift && !office.term.is_open()) {
+        match office.filter(|office| lift && (!office.term.is_open() || office.guard.is_present())) {
             Some(office) => drop(tokio::spawn(async move {
-                office.link.ask(UNPAUSE, PAUSE_BOUND, true).await;
+                if office.guard.is_present() {
+                    office.link.ask(&Word::Fence.command(office.number), PAUSE_BOUND, true).await;
+                }
+                if !office.term.is_open() {
+                    office.link.ask(UNPAUSE, PAUSE_BOUND, true).await;
+                }
                 let _ = reply.send(());
             })),
             None => drop(reply.send(())),
@@ -270,6 +279,10 @@ impl Desk {
                 office.ping = None;
                 if alive { Event::Answered } else { Event::Silent { running: false } }
             }
+            Back::Said { word, taken } => {
+                office.guard.answered(since_boot(), word, taken);
+                Event::Tick
+            }
             Back::Renewed(renewal, Renewed { outcome, version, trouble }) => {
                 office.node = version;
                 office.trouble = trouble;
@@ -286,7 +299,10 @@ impl Desk {
         let mut events = VecDeque::from([Event::Connected(self.keeper.connected()), event]);
         events.extend(office.life(now, &self.backs));
         while let Some(event) = events.pop_front() {
-            for effect in office.term.on(now, event) {
+            let effects = office.term.on(now, event);
+            // Before an end of the pause: it goes over the same connection.
+            office.tell_module(now, &self.backs);
+            for effect in effects {
                 events.extend(self.setup.carry_out(office, effect, &self.keeper, &self.http, &self.backs));
             }
         }
@@ -347,12 +363,23 @@ impl InOffice {
         None
     }
 
+    /// Says to the module in the server what is due.
+    fn tell_module(&mut self, now: Duration, backs: &Backs) {
+        while let Some(word) = self.guard.next(now, &self.term) {
+            let (link, backs, number) = (self.link.clone(), backs.clone(), self.number);
+            tokio::spawn(async move {
+                let taken = link.ask(&word.command(number), PAUSE_BOUND, false).await;
+                let _ = backs.send((number, Back::Said { word, taken }));
+            });
+        }
+    }
+
     /// Answers who waits for the office. Whether the term has to end, because it did not begin in time and holds nothing back.
     fn settle(&mut self, now: Duration) -> bool {
         self.settle_hold();
         let Some((deadline, _)) = self.waiting else { return false };
         let rests = self.term.committed_version() == Some(self.term.ground().record_version);
-        let answer = if self.term.is_open() && rests && self.term.end() > now {
+        let answer = if self.term.is_open() && rests && self.term.end() > now && self.guard.lets_through(now) {
             Ok(())
         } else if self.term.is_deposed() {
             Err("the record names another master now, or none".to_owned())
@@ -467,6 +494,7 @@ impl Setup {
             epoch: ground.epoch,
             record_version: ground.record_version,
             asks,
+            guarded: office.guard.is_present(),
         }
     }
 

@@ -7,10 +7,11 @@ use uuid::Uuid;
 
 use super::{Halt, failed};
 use crate::causes::chain;
+use crate::lease_module;
 use crate::memory::ServerNote;
 use crate::node::Node;
 use crate::program::Ready;
-use crate::redis::conf::{self, Wanted};
+use crate::redis::conf::{self, Module, Wanted};
 use crate::server::{Birth, Server};
 use crate::spawn::Launch;
 
@@ -27,10 +28,34 @@ pub(super) struct Start {
     pub complete: bool,
 }
 
-/// Starts it. On an error no server runs.
+/// Starts it, with the lease module where that can be had: one that the server does not take is left out from then on, and named. On an error
+/// no server runs.
 pub(super) async fn launch(node: &Arc<Node>, start: Start) -> Result<(), Halt> {
+    let module = node.lease_module.to_load().ok().flatten();
+    let launched = match launch_with(node, &start, module.as_ref()).await {
+        Err(halt) if module.is_some() => {
+            // If it starts without, the module was the reason.
+            let without = launch_with(node, &start, None).await;
+            match (&without, &halt) {
+                (Ok(()), Halt::Failed { message, .. }) => node.lease_module.refuse(message.clone()),
+                (Ok(()), Halt::Refused(refusal)) => node.lease_module.refuse(refusal.message.clone()),
+                _ => {}
+            }
+            without.map_err(|_| halt)
+        }
+        launched => launched,
+    };
+    let complaint = node.lease_module.complaint();
+    node.change(|parts| match complaint {
+        Some(why) => parts.remark("lease-module", why),
+        None => parts.solved("lease-module"),
+    });
+    launched
+}
+
+async fn launch_with(node: &Arc<Node>, start: &Start, module: Option<&Module>) -> Result<(), Halt> {
     node.places.remove_leftovers().map_err(|e| failed("sandbox", e))?;
-    let server = spawn(node, &start).await?;
+    let server = spawn(node, start, module).await?;
     let note = ServerNote {
         pid: server.pid,
         start_ticks: server.start_ticks,
@@ -47,7 +72,11 @@ pub(super) async fn launch(node: &Arc<Node>, start: Start) -> Result<(), Halt> {
         server.kill().await;
         return Err(failed("memory", chain(&error)));
     }
-    let answered = first_answer(node, &server).await;
+    let mut answered = first_answer(node, &server).await;
+    if answered.is_ok() && module.is_some() {
+        let spoken = lease_module::check(&server).await;
+        answered = spoken.map(|()| server.guard()).map_err(|why| failed("lease-module", format!("the lease module: {why}")));
+    }
     let named = answered.and_then(|()| {
         let note = ServerNote { run_id: server.run_id().to_owned(), ..note };
         node.notebook.change(|memory| memory.server = Some(note)).map_err(|e| failed("memory", chain(&e)))
@@ -65,12 +94,14 @@ pub(super) async fn launch(node: &Arc<Node>, start: Start) -> Result<(), Halt> {
         }
         Err(halt) => {
             server.kill().await;
+            // Its end must not be taken for that of the next one.
+            node.without(&server).await;
             Err(halt)
         }
     }
 }
 
-async fn spawn(node: &Node, start: &Start) -> Result<Arc<Server>, Halt> {
+async fn spawn(node: &Node, start: &Start, module: Option<&Module>) -> Result<Arc<Server>, Halt> {
     let password = Uuid::new_v4().simple().to_string();
     let dir = node.places.data();
     let config = conf::render(&Wanted {
@@ -79,6 +110,7 @@ async fn spawn(node: &Node, start: &Start) -> Result<Arc<Server>, Halt> {
         address: &node.config.redis,
         replica: start.replica,
         admin_password: &password,
+        module,
         secured: node.config.secret.is_some(),
         client_password: node.config.client_password.as_deref(),
         pass_through: &node.config.pass_through,

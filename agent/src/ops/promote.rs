@@ -38,6 +38,9 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp, a
     if !complete {
         return Err(refused("incomplete-copy", "the server has not completed its first sync: it holds no whole copy"));
     }
+    if let Some(why) = node.lease_module.objection(server) {
+        return Err(refused("no-lease-module", why));
+    }
     let epoch = stamp.epoch;
     // Two disks, one here and one in ZooKeeper, are waited for at once.
     let noted = node.note(move |memory| memory.assigned_epoch = epoch);

@@ -32,12 +32,22 @@ pub(crate) struct Wanted<'a> {
     pub replica: bool,
     /// Password of [`ADMIN`].
     pub admin_password: &'a str,
+    /// The module that bounds writes by the lease; absent where the server runs without.
+    pub module: Option<&'a Module>,
     /// Whether there is a secret; without one everything must be on loopback.
     pub secured: bool,
     /// Password of clients (the default user).
     pub client_password: Option<&'a str>,
     /// The user's settings, key and value as they stand in a configuration line.
     pub pass_through: &'a BTreeMap<String, Vec<String>>,
+}
+
+/// The module that bounds writes by the lease, as a server loads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Module {
+    /// Absolute.
+    pub path: String,
+    pub refuses_reads: bool,
 }
 
 /// Settings that a user cannot pass through, with the reason.
@@ -124,6 +134,10 @@ pub(crate) fn render(wanted: &Wanted<'_>) -> String {
     for user in users(wanted) {
         line("user", &user);
     }
+    // After the user's modules: it asks the server for all commands there are.
+    if let Some(Module { path, refuses_reads }) = wanted.module {
+        line("loadmodule", &format!("{} reads {}", quote(path), if *refuses_reads { "refuse" } else { "serve" }));
+    }
     if wanted.replica {
         let (host, port) = DEAD_PORT;
         line("replicaof", &format!("{host} {port}"));
@@ -173,7 +187,7 @@ fn fixed(version: &Version) -> Vec<(&'static str, &'static str)> {
         ("rdbchecksum", "yes"),
     ];
     if version.at_least(7, 0) {
-        lines.push(("shutdown-on-sigterm", "nosave now force"));
+        lines.extend([("shutdown-on-sigterm", "nosave now force"), ("enable-module-command", "no")]);
     }
     lines
 }
@@ -182,14 +196,17 @@ fn users(wanted: &Wanted<'_>) -> Vec<String> {
     let secret = |password: Option<&str>| password.map_or("nopass".into(), |p| format!("#{}", hex::encode(Sha256::digest(p))));
     vec![
         format!("{ADMIN} on {} ~* &* +@all", secret(Some(wanted.admin_password))),
-        format!("default on {} ~* &* {}", secret(wanted.client_password), client_rules(&wanted.version)),
+        format!("default on {} ~* &* {}", secret(wanted.client_password), client_rules(wanted)),
     ]
 }
 
 /// Everything but what administers or endangers the server. A rule naming a command that this version lacks would stop its start.
-fn client_rules(version: &Version) -> String {
+fn client_rules(wanted: &Wanted<'_>) -> String {
     let mut rules = "+@all -@admin -@dangerous +info +role +keys +sort +flushdb +flushall".to_owned();
-    if version.at_least(7, 0) {
+    if wanted.module.is_some() {
+        rules.push_str(" -aurora.lease");
+    }
+    if wanted.version.at_least(7, 0) {
         rules.push_str(" +sort_ro");
     } else {
         for harmless in ["id", "getname", "setname", "reply", "tracking", "trackinginfo", "caching", "getredir", "info"] {
@@ -206,21 +223,24 @@ fn quote(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
-    fn lines(version: &str, change: impl FnOnce(&mut Wanted<'_>)) -> Vec<String> {
-        let address = Address { host: "10.0.0.7".into(), port: 31001 };
-        let none = BTreeMap::new();
+    fn lines<'a>(version: &str, change: impl FnOnce(&mut Wanted<'a>)) -> Vec<String> {
+        static NONE: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        static ADDRESS: LazyLock<Address> = LazyLock::new(|| Address { host: "10.0.0.7".into(), port: 31001 });
         let version = Version::from_banner(version).unwrap();
         let mut wanted = Wanted {
             version,
             dir: "/sandbox/a b",
-            address: &address,
+            address: &ADDRESS,
             replica: false,
             admin_password: "pw",
+            module: None,
             secured: false,
             client_password: None,
-            pass_through: &none,
+            pass_through: &NONE,
         };
         change(&mut wanted);
         render(&wanted).lines().map(str::to_owned).collect()
@@ -265,6 +285,7 @@ mod tests {
             address: &address,
             replica: true,
             admin_password: "a",
+            module: None,
             secured: false,
             client_password: None,
             pass_through: &settings,
@@ -283,6 +304,20 @@ mod tests {
         }
         assert!(!lines.join("\n").contains("sort_ro"));
         assert!(lines.join("\n").contains("+client|setname"));
+    }
+
+    #[test]
+    fn the_lease_module_comes_after_the_users_and_its_command_is_the_agents_alone() {
+        let module = Module { path: "/opt/a b.so".into(), refuses_reads: true };
+        let settings = BTreeMap::from([("loadmodule".to_owned(), vec!["/users.so".to_owned()])]);
+        let with = lines("Redis server v=7.0.15", |w| (w.module, w.pass_through) = (Some(&module), &settings));
+        assert_eq!(value(&with, "loadmodule"), Some("\"/opt/a b.so\" reads refuse"));
+        assert_eq!(value(&with, "enable-module-command"), Some("no"));
+        assert!(value(&with, "user").unwrap().contains(" -aurora.lease"), "{with:?}");
+        assert!(
+            !lines("Redis server v=6.2.14", |_| {}).join("\n").contains("aurora.lease"),
+            "a rule that a server lacks stops it"
+        );
     }
 
     #[test]

