@@ -321,6 +321,9 @@ pub struct State {
     /// The last `start` or `restore` that failed; absent after one that worked.
     #[serde(default)]
     pub failed_source: Option<FailedSource>,
+    /// Why the running server must not become master; absent when nothing speaks against it.
+    #[serde(default)]
+    pub cannot_lead: Option<String>,
     /// Whether the agent was asked to end (SIGTERM, `/quitquitquit`).
     #[serde(default)]
     pub stopping: bool,

@@ -76,6 +76,8 @@ pub(crate) struct Parts {
     /// By subject, newest last.
     pub problems: Vec<(&'static str, String)>,
     pub failed_source: Option<FailedSource>,
+    /// Why the server must not become master.
+    pub cannot_lead: Option<String>,
     pub local: Option<LocalDump>,
     pub uploads: Uploads,
     pub stopping: bool,
@@ -150,6 +152,7 @@ pub(crate) fn render(parts: &Parts, memory: &Memory, config: &Config, agent: &cr
         settings: parts.duty.settings.clone(),
         problem: parts.problems.last().map(|(_, text)| text.clone()),
         failed_source: parts.failed_source.clone(),
+        cannot_lead: parts.server.as_ref().and(parts.cannot_lead.clone()),
         stopping: parts.stopping,
     }
 }

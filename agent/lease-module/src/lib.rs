@@ -41,6 +41,7 @@ static REFUSES_READS: AtomicBool = AtomicBool::new(false);
 /// The clock of Linux that is never set and goes on while the machine sleeps, the agent's too.
 const CLOCK_BOOTTIME: c_int = 7;
 
+/// As on machines of 64 bits.
 #[repr(C)]
 struct Time {
     seconds: c_long,
@@ -57,7 +58,7 @@ fn now() -> i64 {
     let mut time = Time { seconds: 0, nanoseconds: 0 };
     // SAFETY: `time` is the structure that the call fills.
     match unsafe { clock_gettime(CLOCK_BOOTTIME, &mut time) } {
-        0 => (time.seconds as i64).wrapping_mul(1_000_000_000).wrapping_add(time.nanoseconds as i64),
+        0 => time.seconds.wrapping_mul(1_000_000_000).wrapping_add(time.nanoseconds),
         // Without a clock no lease runs.
         _ => i64::MAX,
     }

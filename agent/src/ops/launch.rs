@@ -46,9 +46,13 @@ pub(super) async fn launch(node: &Arc<Node>, start: Start) -> Result<(), Halt> {
         launched => launched,
     };
     let complaint = node.lease_module.complaint();
-    node.change(|parts| match complaint {
-        Some(why) => parts.remark("lease-module", why),
-        None => parts.solved("lease-module"),
+    let objection = node.server().and_then(|server| node.lease_module.objection(&server));
+    node.change(|parts| {
+        parts.cannot_lead = objection;
+        match complaint {
+            Some(why) => parts.remark("lease-module", why),
+            None => parts.solved("lease-module"),
+        }
     });
     launched
 }

@@ -7,6 +7,7 @@ use super::table::clean;
 use super::{Context, Failure};
 use crate::doctor::{Check, Verdict, clock, host, scheduler, secret, store, zookeeper_clock};
 use crate::http::{ClusterAnswer, leader_url};
+use crate::view::InstanceView;
 use agent::causes::chain;
 
 pub(super) async fn run(context: &Context) -> Result<(), Failure> {
@@ -33,7 +34,7 @@ async fn outside(context: &Context) -> Vec<Check> {
     let mut checks = vec![Check::ok("zookeeper", format!("{}: session in {} ms", place.zookeeper, begun.elapsed().as_millis()))];
     let path = place.paths().controllers();
     let nodes = candidates(keeper, &path).await.unwrap_or_default();
-    let mut controller_clock = None;
+    let (mut controller_clock, mut problems) = (None, Vec::new());
     checks.push(match leader_url(&nodes) {
         None => Check::fail(
             "controller",
@@ -43,6 +44,7 @@ async fn outside(context: &Context) -> Vec<Check> {
         Some(url) => match ask(context).await {
             Ok(answer) => {
                 controller_clock = Some(answer.now_ms);
+                problems = answer.cluster.instances.iter().filter_map(problem).collect();
                 Check::ok("controller", format!("{url} leads, {} in all: {}", nodes.len(), answer.cluster.summary))
             }
             Err(problem) => {
@@ -50,6 +52,7 @@ async fn outside(context: &Context) -> Vec<Check> {
             }
         },
     });
+    checks.append(&mut problems);
     checks.push(match place.scheduler.client(keeper) {
         Ok(client) => scheduler(&client).await,
         Err(error) => Check::fail("scheduler", chain(&error), "check --scheduler"),
@@ -59,6 +62,13 @@ async fn outside(context: &Context) -> Vec<Check> {
         None => zookeeper_clock(keeper, &place.zookeeper_root).await,
     });
     checks
+}
+
+/// What an agent reports of its instance, among it that its server runs without the lease module.
+fn problem(instance: &InstanceView) -> Option<Check> {
+    let problem = instance.problem.as_ref()?;
+    let found = format!("instance {}: {problem}", instance.instance);
+    Some(Check::warn("instance", found, "see agent-problem in the runbook"))
 }
 
 async fn ask(context: &Context) -> Result<ClusterAnswer, String> {

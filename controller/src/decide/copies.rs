@@ -15,7 +15,9 @@ pub fn ranked(view: View<'_>, record: Recorded<'_>) -> Vec<Copy> {
     let mut copies = live(view, record);
     copies.extend(local(view, record));
     copies.extend(stored(view.seen, record.record));
-    let fit = |holder: &Holder| !matches!(holder, Holder::Live { member } if view.seen.unfit.contains(&member.run_id));
+    let cannot = |task: &str| record.agents(view).any(|(_, s)| s.task_id == task && s.cannot_lead.is_some());
+    let unfit = |member: &Member| view.seen.unfit.contains(&member.run_id) || cannot(&member.task_id);
+    let fit = |holder: &Holder| !matches!(holder, Holder::Live { member } if unfit(member));
     let planned = |holder: &Holder| match (choose::planned(view), holder) {
         (Some(to), Holder::Live { member }) => is_wanted(record, to, member),
         _ => false,

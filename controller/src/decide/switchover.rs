@@ -160,6 +160,9 @@ fn unfit(view: View<'_>, record: Recorded<'_>, state: &State) -> Option<String> 
     if state.redis.as_ref().is_some_and(|r| !r.answering) {
         return Some(format!("{who} does not answer its agent"));
     }
+    if let Some(why) = &state.cannot_lead {
+        return Some(format!("{who} cannot lead: {why}"));
+    }
     if view.seen.unfit.contains(state.redis.as_ref().map_or("", |r| r.run_id.as_str())) {
         return Some(format!("{who} was named lately and did not open"));
     }

@@ -388,6 +388,12 @@ fn of_equal_copies_one_that_just_failed_to_open_comes_last() {
     let winner = |ahead| committed(&case(ahead).plan()).master.as_ref().map(|m| m.instance);
     assert_eq!(winner(0), Some(2));
     assert_eq!(winner(1), Some(1), "data comes first");
+    let barred = Case::stable().master_dead().deposing().cut(1).cut(2).state(1, |s| s.cannot_lead = Some("no module".into()));
+    assert_eq!(
+        committed(&barred.plan()).master.as_ref().map(|m| m.instance),
+        Some(2),
+        "nor one whose agent would not have it lead"
+    );
 }
 
 #[test]

@@ -124,6 +124,7 @@ fn asks_that_would_lose_writes_are_refused_with_what_would_be_accepted() {
     let with_acks = |case: Case| case.record(|r| r.durability.acks = 1);
     let cases = [
         (in_sync(), switch(Some(0)), "is the master already"),
+        (in_sync().state(1, |s| s.cannot_lead = Some("no module".into())), switch(Some(1)), "instance 1 cannot lead: no module"),
         (in_sync(), switch(Some(7)), "there are: 1, 2"),
         (Case::stable(), switch(Some(1)), "not proven"),
         (Case::stable(), switch(None), "no replica can take over: instance 1 is not proven"),
