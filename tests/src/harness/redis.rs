@@ -24,7 +24,7 @@ pub enum Server {
     Debian,
     /// Redis 8.2 from PyPI.
     Redis8,
-    /// Valkey 9.0 from PyPI.
+    /// Valkey 9 from PyPI.
     Valkey9,
 }
 
