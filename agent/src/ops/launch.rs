@@ -33,13 +33,12 @@ pub(super) struct Start {
 pub(super) async fn launch(node: &Arc<Node>, start: Start) -> Result<(), Halt> {
     let module = node.lease_module.to_load().ok().flatten();
     let launched = match launch_with(node, &start, module.as_ref()).await {
-        Err(halt) if module.is_some() => {
+        // Nothing else that goes wrong can be the module's fault.
+        Err(halt @ Halt::Failed { reason: "start-failed" | "lease-module", .. }) if module.is_some() => {
             // If it starts without, the module was the reason.
             let without = launch_with(node, &start, None).await;
-            match (&without, &halt) {
-                (Ok(()), Halt::Failed { message, .. }) => node.lease_module.refuse(message.clone()),
-                (Ok(()), Halt::Refused(refusal)) => node.lease_module.refuse(refusal.message.clone()),
-                _ => {}
+            if let (Ok(()), Halt::Failed { message, .. }) = (&without, &halt) {
+                node.lease_module.refuse(message.clone());
             }
             without.map_err(|_| halt)
         }

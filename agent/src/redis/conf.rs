@@ -116,7 +116,7 @@ pub(crate) fn refuse_value(value: &str) -> Option<String> {
 pub(crate) fn render(wanted: &Wanted<'_>) -> String {
     let mut text = String::with_capacity(2048);
     let mut line = |key: &str, value: &str| writeln!(text, "{key} {value}").expect("writing to a string");
-    for (key, value) in defaults(&wanted.version) {
+    for (key, value) in defaults(&wanted.version, wanted.module.is_some()) {
         line(key, value);
     }
     for (key, values) in wanted.pass_through {
@@ -146,7 +146,7 @@ pub(crate) fn render(wanted: &Wanted<'_>) -> String {
 }
 
 /// Settings that a user may override.
-fn defaults(version: &Version) -> Vec<(&'static str, &'static str)> {
+fn defaults(version: &Version, module: bool) -> Vec<(&'static str, &'static str)> {
     let mut lines = vec![
         ("repl-backlog-size", "64mb"),
         ("repl-diskless-sync", "yes"),
@@ -160,7 +160,9 @@ fn defaults(version: &Version) -> Vec<(&'static str, &'static str)> {
         ("stop-writes-on-bgsave-error", "no"),
         ("latency-monitor-threshold", "100"),
     ];
-    lines.push(if version.at_least(7, 0) { ("busy-reply-threshold", "1500") } else { ("lua-time-limit", "1500") });
+    // While a script holds the server the module hears of a longer lease only from then on: early enough for the usual lease.
+    let busy = if module { "1000" } else { "1500" };
+    lines.push(if version.at_least(7, 0) { ("busy-reply-threshold", busy) } else { ("lua-time-limit", "1500") });
     if version.at_least(7, 0) {
         lines.push(("shutdown-timeout", "3"));
     }

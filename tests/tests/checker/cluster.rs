@@ -1,16 +1,16 @@
 //! On a whole cluster: with its lease or its fence taken away from outside, the checker finds two writers. So where fault tests find none, it is
-//! these that prevent it.
+//! these that prevent it. With the lease module the server keeps them by itself, and there is one writer.
 //!
-//! Both are carried out by the master's agent, so stopping the agent takes them away. Two instances: with more, `min-replicas-to-write` would refuse
+//! Both are carried out by the master's agent, so stopping the agent takes them away, unless the server has the module. Two instances: with more, `min-replicas-to-write` would refuse
 //! what is written after the replicas have left.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use tests::checker::Load;
-use tests::harness::Bench;
+use tests::checker::{Load, Verdict};
 use tests::harness::cluster::{Cluster, LIMIT, Options};
+use tests::harness::{Bench, redis as plain};
 
 /// What is taken away.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,8 +21,9 @@ enum Without {
     Fence,
 }
 
-async fn two_writers(bench: Arc<Bench>, without: Without) -> Result<()> {
-    let cluster = Cluster::start(&bench, Options { instances: 2, ..Options::default() }).await?;
+async fn taken_away(bench: Arc<Bench>, without: Without, module: bool) -> Result<Verdict> {
+    let agent_config = format!("lease.module = '{}'\n", if module { "require" } else { "off" });
+    let cluster = Cluster::start(&bench, Options { instances: 2, agent_config, ..Options::default() }).await?;
     let before = cluster.status().await?;
     let old = before.master.clone().context("no master")?;
     let writers = cluster.writers("w", &Load::witnesses()).await?;
@@ -38,11 +39,28 @@ async fn two_writers(bench: Arc<Bench>, without: Without) -> Result<()> {
     ensure!(new.instance != old.instance, "nobody else leads");
     drop(server);
     writers.progress_at(&new.address.to_string(), 50, LIMIT).await?;
-    writers.progress_at(&old.address.to_string(), 50, LIMIT).await?;
+    let address = old.address.to_string();
+    if module {
+        let mut awake = plain::connect(&address).await?;
+        let written = redis::cmd("SET").arg("k").arg(1).query_async::<()>(&mut awake).await;
+        ensure!(written.as_ref().is_err_and(|error| error.code() == Some("LEASEEXPIRED")), "the old master answers {written:?}");
+    } else {
+        writers.progress_at(&address, 50, LIMIT).await?;
+    }
     let log = writers.stop().await?;
     let verdict = log.verdict(&mut cluster.connect_master().await?, fault).await?;
-    ensure!(verdict.one_writer().is_err() && !verdict.overlapping.is_empty(), "two writers are not found out\n{verdict}");
     drop(agent);
+    Ok(verdict)
+}
+
+async fn two_writers(bench: Arc<Bench>, without: Without) -> Result<()> {
+    let verdict = taken_away(bench, without, false).await?;
+    ensure!(verdict.one_writer().is_err() && !verdict.overlapping.is_empty(), "two writers are not found out\n{verdict}");
+    Ok(())
+}
+
+async fn one_writer(bench: Arc<Bench>, without: Without) -> Result<()> {
+    taken_away(bench, without, true).await?.one_writer()?;
     Ok(())
 }
 
@@ -54,4 +72,14 @@ fn two_writers_are_found_out_without_the_lease() {
 #[test]
 fn two_writers_are_found_out_without_the_fence() {
     Bench::run("checker-fence-off", async |bench| two_writers(bench, Without::Fence).await);
+}
+
+#[test]
+fn a_frozen_agent_is_no_second_writer_with_the_lease_module() {
+    Bench::run("checker-module-lease", async |bench| one_writer(bench, Without::Lease).await);
+}
+
+#[test]
+fn a_server_that_wakes_alone_is_no_second_writer_with_the_lease_module() {
+    Bench::run("checker-module-fence", async |bench| one_writer(bench, Without::Fence).await);
 }

@@ -41,6 +41,8 @@ pub struct Options {
     pub redis_config: String,
     /// Lines for the cluster file before its tables, e.g. `durability.acks = 1`.
     pub cluster_config: String,
+    /// Lines for the agents' configuration, e.g. `lease.module = 'off'`.
+    pub agent_config: String,
     /// Lines for the controllers' configuration, e.g. `zookeeper_session = '2s'`.
     pub controller_config: String,
     /// Each host has a wall clock of its own that can jump.
@@ -62,6 +64,7 @@ impl Default for Options {
             save: controller::model::DEFAULT_SAVE.into(),
             redis_config: String::new(),
             cluster_config: String::new(),
+            agent_config: String::new(),
             controller_config: String::new(),
             clocks: false,
             held: false,
@@ -97,7 +100,9 @@ impl Files {
             agent_program(dir, options.held)?.display(),
             dir.join("agent.toml").display(),
         );
-        let agent = format!("[redis]\nserver = '{}'\n[redis.config]\n{}", options.server.path()?.display(), options.redis_config);
+        let Options { agent_config, redis_config, .. } = options;
+        let server = options.server.path()?;
+        let agent = format!("{agent_config}[redis]\nserver = '{}'\n[redis.config]\n{redis_config}", server.display());
         let files = Files {
             agent: dir.join("agent.toml"),
             controller: dir.join("controller.toml"),
