@@ -13,8 +13,10 @@ use crate::api::{Epoch, Offset, Position};
 use crate::rdb;
 
 mod marks;
+mod retention;
 
 pub use marks::{MARK_MAX_BYTES, Marks, Pin, Verification};
+pub use retention::{Candidate, Fate, Retention};
 
 /// Size of the pieces that have a SHA-256 of their own, in bytes.
 pub const PIECE_BYTES: u64 = 4 << 20;

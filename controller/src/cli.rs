@@ -196,6 +196,27 @@ enum SnapshotsVerb {
         /// Its name.
         id: SnapshotId,
     },
+    /// Removes the snapshots that nothing wants kept, and uploads that were abandoned two days ago.
+    ///
+    /// Kept are the newest ones, the newest of each day and of each week, each of the numbers given; always the best good one, pinned ones,
+    /// what is younger than an hour, what is unusable (look at it first), and whatever has not the name of a snapshot. Shows the fate of each, and asks.
+    Prune {
+        /// Keep the newest so many.
+        #[arg(long, value_name = "N", default_value_t = 24)]
+        keep: usize,
+        /// Keep the newest of each of so many days (UTC).
+        #[arg(long, value_name = "N", default_value_t = 7)]
+        days: usize,
+        /// Keep the newest of each of so many weeks (from Monday, UTC).
+        #[arg(long, value_name = "N", default_value_t = 4)]
+        weeks: usize,
+        /// Show what would go, and remove nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -390,6 +411,9 @@ async fn of_snapshots(context: &Context, verb: SnapshotsVerb) -> Result<(), Fail
         }
         SnapshotsVerb::Pin { id, reason } => snapshots::pin(context, &id, reason).await,
         SnapshotsVerb::Unpin { id } => snapshots::unpin(context, &id).await,
+        SnapshotsVerb::Prune { keep, days, weeks, dry_run, yes } => {
+            snapshots::prune(context, snapshots::Prune { newest: keep, days, weeks, dry_run, yes }).await
+        }
     }
 }
 

@@ -5,21 +5,28 @@
 
 use super::error::{Error, Trouble};
 use super::files::{Child, Kind};
-use super::{Inner, Store, apart};
+use super::{DUMP, Inner, MANIFEST, Store, apart};
 use crate::snapshot::{MARK_MAX_BYTES, Marks, Pin, Problem, SnapshotId, Verification, utc};
 
-const PIN: &str = "pinned.json";
+pub(super) const PIN: &str = "pinned.json";
 const VERIFIED: &str = "verified-";
 
 impl Store {
     /// Pins a snapshot, a damaged one too. Whether it was not pinned before; then the pin that is there stays as it is.
     pub async fn pin(&self, id: &SnapshotId, pin: &Pin) -> Result<bool, Error> {
-        self.parts(id).await?;
+        let before = self.parts(id).await?;
         let json = serde_json::to_vec_pretty(pin).expect("a pin is plain data");
         match self.write_mark(id, PIN.into(), json).await {
-            Err(e) if e.trouble() == Some(Trouble::Exists) => Ok(false),
-            done => done.map(|()| true),
+            Err(e) if e.trouble() == Some(Trouble::Exists) => return Ok(false),
+            done => done?,
         }
+        // Removed under our hands? A removal looks for pins once more after its rename, so what is there now stays.
+        let after = self.parts(id).await?;
+        let whole = |parts: &[Child]| parts.iter().filter(|part| [DUMP, MANIFEST].contains(&part.name.as_str())).count();
+        if whole(&after) < whole(&before) {
+            return Err(Error::Unusable { snapshot: id.clone(), problem: Problem::Missing(DUMP) });
+        }
+        Ok(true)
     }
 
     /// Takes the pin away. Whether there was one.

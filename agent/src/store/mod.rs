@@ -6,7 +6,7 @@
 //! <role>/<env>/<job>/snapshots/<snapshot id>/dump.rdb
 //!                                            manifest.json
 //!                                            pinned.json, verified-<utc>-<ms>.json   notes of later
-//!                    incoming/<uuid>/...     uploads under way
+//!                    incoming/<uuid>/...     uploads under way; removed-<ms>-<uuid>/... snapshots on their way out
 //! ```
 //!
 //! What stands under `snapshots/` is whole: an upload is read back before one rename puts it there, and dump and manifest are never
@@ -28,6 +28,7 @@ mod hdfs;
 mod local;
 mod marks;
 mod put;
+mod remove;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -35,6 +36,7 @@ mod verify;
 pub use error::{Error, Trouble, one_line};
 pub use files::Deadlines;
 pub use get::fetch_file;
+pub use remove::Removed;
 
 use files::{Child, Files, Kind};
 
@@ -224,12 +226,12 @@ impl Store {
         }
     }
 
-    /// Deletes uploads below `incoming/` that nobody has written to for two days. How many there were.
+    /// Deletes uploads below `incoming/` that nobody has written to for two days, and what an interrupted removal left for as long. How
+    /// many there were.
     pub async fn sweep(&self, now_ms: u64) -> Result<u32, Error> {
         let mut swept = 0;
         for child in self.inner.files.list(&self.inner.incoming()).await?.unwrap_or_default() {
-            // Only names that an upload gave.
-            if uuid::Uuid::parse_str(&child.name).is_ok() && child.modified_ms.saturating_add(STALE_MS) < now_ms {
+            if left_alone_since(&child).is_some_and(|since_ms| since_ms.saturating_add(STALE_MS) < now_ms) {
                 self.inner.files.remove(&format!("{}/{}", self.inner.incoming(), child.name)).await?;
                 swept += 1;
             }
@@ -337,6 +339,15 @@ async fn entry(inner: &Arc<Inner>, child: Child) -> Result<Entry, Error> {
         (id, manifest)
     });
     Ok(Entry { name, snapshot, marks })
+}
+
+/// Since when nobody has touched what lies in `incoming/`; none for names that neither an upload nor a removal gave. A snapshot that is being
+/// removed keeps its own age, so its name tells when that began.
+fn left_alone_since(child: &Child) -> Option<u64> {
+    match remove::begun_ms(&child.name) {
+        Some(begun_ms) => Some(begun_ms),
+        None => uuid::Uuid::parse_str(&child.name).is_ok().then_some(child.modified_ms),
+    }
 }
 
 /// As [`Inner::read_manifest`], in a task of its own.

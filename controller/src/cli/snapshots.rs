@@ -1,4 +1,4 @@
-//! `snapshots`: list and show what the controller published; pin and verify in the store itself.
+//! `snapshots`: list and show what the controller published; pin, verify and prune in the store itself.
 
 use std::time::UNIX_EPOCH;
 
@@ -12,8 +12,10 @@ use crate::http::ClusterAnswer;
 use crate::view::SnapshotRow;
 
 mod load;
+mod prune;
 mod verify;
 
+pub(super) use prune::{Prune, prune};
 pub(super) use verify::{Verify, verify};
 
 pub(super) async fn list(context: &Context) -> Result<(), Failure> {

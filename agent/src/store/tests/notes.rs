@@ -89,3 +89,34 @@ async fn verifying_tells_keys_and_every_damage() {
     let error = store.verify(&id, &report()).await.unwrap_err();
     assert!(error.blames_snapshot(), "nothing is there: {error}");
 }
+
+#[tokio::test]
+async fn a_snapshot_is_removed_as_a_whole_unless_it_is_pinned() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let (old, new) = (dir.put(&store, 4, 1_795_499_035).await, dir.put(&store, 4, 1_795_499_036).await);
+    store.pin(&new, &pin("ann")).await.unwrap();
+    assert_eq!(store.remove(&new).await.unwrap(), Removed::Pinned);
+    assert_eq!(store.remove(&old).await.unwrap(), Removed::Gone);
+    let left: Vec<String> = store.list().await.unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!((left, dir.incoming()), (vec![new.to_string()], 0));
+    assert!(store.remove(&old).await.is_err(), "it is gone already");
+    store.verify(&new, &report()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_an_interrupted_removal_left_is_swept_by_the_time_it_began() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let (first, second) = (dir.put(&store, 4, 1_795_499_035).await, dir.put(&store, 4, 1_795_499_036).await);
+    let incoming = dir.snapshot(&first).parent().unwrap().parent().unwrap().join("incoming");
+    let now_ms = 1_795_499_035_000;
+    let name = |begun_ms: u64| format!("removed-{begun_ms}-{}", uuid::Uuid::new_v4().simple());
+    fs::rename(dir.snapshot(&first), incoming.join(name(now_ms - STALE_MS - 1))).unwrap();
+    fs::rename(dir.snapshot(&second), incoming.join(name(now_ms - 1000))).unwrap();
+    for foreign in ["removed-1-x", "removed-", "removed-by-ann"] {
+        fs::create_dir(incoming.join(foreign)).unwrap();
+    }
+    assert_eq!(store.sweep(now_ms).await.unwrap(), 1);
+    assert_eq!(dir.incoming(), 4, "a removal that just began, and what is not ours");
+}
