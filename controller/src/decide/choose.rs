@@ -209,6 +209,9 @@ fn forked(view: View<'_>, record: Recorded<'_>, winner: &Member) -> Vec<History>
         }
         histories[at].to = Some(offset);
         histories[at + 1..].iter_mut().for_each(|later| later.to = Some(later.from.saturating_sub(1).min(offset)));
+    } else {
+        // A winner of a history that the lineage does not know, or of none, shares nothing with it as far as anybody knows.
+        histories.iter_mut().for_each(|history| history.to = Some(0));
     }
     histories
 }

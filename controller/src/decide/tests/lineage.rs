@@ -66,6 +66,16 @@ fn naming_again_takes_back_an_end_that_a_winner_who_was_given_up_had_moved() {
 }
 
 #[test]
+fn a_winner_of_an_unknown_history_shares_nothing_with_the_lineage() {
+    let started = |s: &mut State| {
+        let redis = s.redis.as_mut().unwrap();
+        (redis.source, redis.started_epoch, redis.replid, redis.offset) = ("local:x".into(), 5, "zzzz".into(), 95);
+    };
+    let case = two_histories().state(1, started).state(2, at(NEW, 80));
+    assert_eq!(winner(&case), (Some(1), vec![Some(0), Some(0)]), "whatever the others hold is set aside before they follow");
+}
+
+#[test]
 fn a_replica_that_names_the_new_history_before_it_has_any_of_it_does_not_win_over_a_longer_copy() {
     let case = two_histories().state(1, at(NEW, 30)).state(2, at(OLD, 45));
     assert_eq!(winner(&case).0, Some(2));
