@@ -62,7 +62,7 @@ async fn a_master_that_the_record_no_longer_names_stops_at_once() {
     rig.commit(|r| (r.epoch, r.phase) = (r.epoch + 1, Phase::Deposing)).await;
     let committed = Instant::now();
     let last = writer.stopped(Duration::from_millis(500)).await;
-    assert!(last.saturating_duration_since(committed) < Duration::from_millis(300), "{:?}", last - committed);
+    assert!(last.saturating_duration_since(committed) < LEASE / 2, "{:?}", last - committed);
     let state = until("it is fenced", async || Some(agent.state(&rig).await).filter(|s| s.fenced_epoch == Some(3))).await;
     assert_eq!((state.lease.clone(), state.lease_ms_left), (None, None));
     assert_eq!(ask(&agent.redis(), "SET x 1").await.unwrap_err().code(), Some("READONLY"), "refused, not held back for ever");
@@ -133,6 +133,6 @@ async fn a_server_that_hangs_until_its_lease_is_over_is_killed() {
     let state = until("it is killed", async || Some(agent.state(&rig).await).filter(|s| !s.deaths.is_empty())).await;
     assert_eq!((state.deaths[0].run_id.as_str(), state.deaths[0].proof.as_str()), (master.run_id.as_str(), "signal 9"));
     let took = stopped.elapsed();
-    assert!(took < Duration::from_secs(1) + LEASE + Duration::from_millis(500), "{took:?}");
+    assert!(took < Duration::from_secs(1) + LEASE * 2, "{took:?}");
     assert_eq!((state.lease, state.lease_ms_left), (None, None));
 }

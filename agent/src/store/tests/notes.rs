@@ -21,6 +21,7 @@ async fn a_pin_is_seen_at_once_kept_by_the_first_and_taken_away() {
     let dir = Dir::new();
     let store = dir.store();
     let id = dir.put(&store, 4, 1_795_499_035).await;
+    rest(&dir.snapshot(&id));
     assert_eq!(marks(&store).await, Marks::default());
     assert!(store.pin(&id, &pin("ann")).await.unwrap());
     assert_eq!(marks(&store).await.pin, Some(pin("ann")));
@@ -29,6 +30,13 @@ async fn a_pin_is_seen_at_once_kept_by_the_first_and_taken_away() {
     assert!(store.unpin(&id).await.unwrap());
     assert!(!store.unpin(&id).await.unwrap(), "it was not pinned any more");
     assert_eq!(marks(&store).await.pin, None);
+    // So it is for changes within one step of the clock.
+    for _ in 0..20 {
+        assert!(store.pin(&id, &pin("ann")).await.unwrap());
+        assert_eq!(marks(&store).await.pin, Some(pin("ann")));
+        assert!(store.unpin(&id).await.unwrap());
+        assert_eq!(marks(&store).await.pin, None);
+    }
     // The dump and its manifest are what they were.
     store.verify(&id, &report()).await.unwrap();
 }
