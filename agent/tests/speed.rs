@@ -19,6 +19,7 @@ async fn a_death_is_told_and_a_promotion_done_within_milliseconds() {
     let master = rig.lead(&a).await.redis.unwrap();
     let replica = rig.attach(&b, &a).await;
     ask(&a.redis(), "SET k v").await.unwrap();
+    assert_eq!(ask(&a.redis(), "WAIT 1 5000").await.unwrap(), "1", "a write that no replica has may be lost");
     let mut stream = std::pin::pin!(rig.http.watch(&a.address()).await.unwrap());
     assert!(stream.next().await.unwrap().unwrap().deaths.is_empty());
 
