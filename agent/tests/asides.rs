@@ -65,7 +65,7 @@ async fn nothing_comes_in_behind_the_copy_that_is_set_aside() {
             let _ = redis::cmd("SET").arg("last").arg(format!("n{n:010}")).query_async::<()>(&mut writer).await;
         }
     });
-    until("writes arrive", async || ask(&b.redis(), "GET last").await.ok().filter(|v| v.starts_with('n'))).await;
+    until("writes arrive", async || ask(&b.redis(), "GET last").await.ok().filter(|v| v.starts_with("n0"))).await;
     rig.promote(&c, &cut).await;
     rig.admitted(&b, &c).await;
     let (mut reader, ends) = (redis(&b.redis()).await, over.clone());

@@ -80,7 +80,7 @@ fn a_cut_drops_packets_in_the_direction_asked_until_healed() {
 #[test]
 fn every_server_binary_starts() {
     Bench::run("servers", async |bench| {
-        for (server, version) in [(redis::Server::Debian, "7.0"), (redis::Server::Redis8, "8.2"), (redis::Server::Valkey9, "9.0")]
+        for (server, version) in [(redis::Server::Debian, "7.0"), (redis::Server::Redis8, "8.2"), (redis::Server::Valkey9, "9.1")]
         {
             let port = bench.port(&bench.here())?;
             let mut command = bench.command(&bench.here(), server.path()?);
