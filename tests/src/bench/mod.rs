@@ -71,13 +71,14 @@ impl Wishes {
         all.filter(|f| *f != Fault::Partition && self.wants(*f)).collect()
     }
 
-    /// Systems of the second part, each of which needs hosts of its own to be cut off.
+    /// Rounds of the second part by system. Each is a system of its own, on hosts of its own: one that has just replaced a silent master is
+    /// meant to wait (`failover.cooldown`) before it does so again.
     pub fn to_cut_off(&self) -> Vec<System> {
-        if self.wants(Fault::Partition) {
-            self.systems().into_iter().filter(|s| !matches!(s, System::Bare | System::Ours5)).collect()
-        } else {
-            Vec::new()
+        if !self.wants(Fault::Partition) {
+            return Vec::new();
         }
+        let able = self.systems().into_iter().filter(|s| !matches!(s, System::Bare | System::Ours5));
+        able.flat_map(|system| vec![system; self.repeats(Fault::Partition, system)]).collect()
     }
 
     fn repeats(&self, fault: Fault, system: System) -> usize {
@@ -122,16 +123,13 @@ pub async fn side_by_side(wishes: &Wishes, report: &mut Report) -> Result<()> {
     subjects.into_iter().try_for_each(|subject| end(subject, report))
 }
 
-/// The second part, once for each system, on hosts that can be cut off.
-pub async fn cut_off(bench: std::sync::Arc<Bench>, system: System, wishes: &Wishes, report: &mut Report) -> Result<()> {
+/// One round of the second part, on hosts that can be cut off.
+pub async fn cut_off(bench: std::sync::Arc<Bench>, system: System, report: &mut Report) -> Result<()> {
     say(&format!("== {}: {}", Fault::Partition.title(), system.title()));
     let mut subject = Subject::start(&bench, system).await.with_context(|| system.title())?;
-    for _ in 0..wishes.repeats(Fault::Partition, system) {
-        if let Err(e) = take(&mut subject, Fault::Partition, report).await {
-            say(&format!("FAILED: {}: {e:#}", system.title()));
-            report.fail(Fault::Partition, system);
-            break;
-        }
+    if let Err(e) = take(&mut subject, Fault::Partition, report).await {
+        say(&format!("FAILED: {}: {e:#}", system.title()));
+        report.fail(Fault::Partition, system);
     }
     end(subject, report)
 }

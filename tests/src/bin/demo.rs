@@ -73,9 +73,8 @@ fn measure(wishes: &bench::Wishes) -> Result<()> {
     let mut report = Report::default();
     let mut outcome = on_bench("bench", 0, Term::Fails, |_| bench::side_by_side(wishes, &mut report));
     for system in wishes.to_cut_off() {
-        outcome = outcome.and_then(|()| {
-            on_bench("bench", system.hosts(), Term::Fails, |bench| bench::cut_off(bench, system, wishes, &mut report))
-        });
+        outcome = outcome
+            .and_then(|()| on_bench("bench", system.hosts(), Term::Fails, |bench| bench::cut_off(bench, system, &mut report)));
     }
     println!("\n{}", report.text());
     outcome?;
