@@ -448,7 +448,6 @@ pub async fn ask(address: &Address, words: &str) -> redis::RedisResult<String> {
         redis::Value::SimpleString(text) => text,
         redis::Value::Okay => "OK".into(),
         redis::Value::Nil => "nil".into(),
-        redis::Value::Int(number) => number.to_string(),
         other => format!("{other:?}"),
     })
 }
