@@ -2,6 +2,7 @@
 //!
 //! The order is the controller's, who knows the lineage; what goes is decided by [`Retention`], and removed in the store itself.
 
+use agent::record::Phase;
 use agent::snapshot::{Candidate, Fate, Retention, SnapshotId};
 use agent::store::{Removed, Store};
 use serde::Serialize;
@@ -47,7 +48,7 @@ pub(in crate::cli) async fn prune(context: &Context, wanted: Prune) -> Result<()
     if wanted.dry_run || going == 0 {
         return context.print(&lines, || render(&lines, answer.now_ms));
     }
-    if let Some(why) = in_the_way(answer.operation.as_ref()) {
+    if let Some(why) = in_the_way(answer.cluster.phase, answer.operation.as_ref()) {
         return Err(Failure::Failed(why));
     }
     eprintln!("{}", render(&lines, answer.now_ms));
@@ -88,8 +89,13 @@ fn plan(rows: &[SnapshotRow], rule: Retention, now_ms: u64) -> Vec<Line> {
     rule.judge(&candidates, now_ms).into_iter().zip(rows).map(line).collect()
 }
 
-/// An operation that may be reading snapshots: nothing is removed under its hands. Pure.
-fn in_the_way(operation: Option<&Operation>) -> Option<String> {
+/// Who may be reading snapshots: a cluster without a master, which starts from one, or an operation. Nothing is removed under their hands. Pure.
+fn in_the_way(phase: Option<Phase>, operation: Option<&Operation>) -> Option<String> {
+    if phase != Some(Phase::Stable) {
+        return Some(
+            "the cluster has no master in office and may be about to start from a snapshot; prune when it is stable".into(),
+        );
+    }
     let running = operation.filter(|operation| operation.outcome.is_none())?;
     let kind = super::super::show::kind(&running.kind);
     Some(format!("operation {} ({kind}) is in flight: {}; prune when it has ended", running.id, running.step))
@@ -132,13 +138,17 @@ mod tests {
     }
 
     #[test]
-    fn an_operation_in_flight_is_in_the_way() {
+    fn an_operation_in_flight_and_a_cluster_without_a_master_are_in_the_way() {
         let mut operation = example::published().operation.unwrap();
         operation.outcome = None;
-        assert!(in_the_way(Some(&operation)).unwrap().contains("is in flight"));
+        let stable = Some(Phase::Stable);
+        assert!(in_the_way(stable, Some(&operation)).unwrap().contains("is in flight"));
         operation.outcome = Some("done".into());
-        assert_eq!(in_the_way(Some(&operation)), None);
-        assert_eq!(in_the_way(None), None);
+        assert_eq!(in_the_way(stable, Some(&operation)), None);
+        assert_eq!(in_the_way(stable, None), None);
+        for phase in [None, Some(Phase::Bootstrapping), Some(Phase::Deposing), Some(Phase::Promoting)] {
+            assert!(in_the_way(phase, None).unwrap().contains("no master in office"), "{phase:?}");
+        }
     }
 
     #[tokio::test]
