@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Mutex;
 
+use crate::causes::chain;
 use crate::redis::conf::Module;
+use crate::redis::connection::Error;
 use crate::server::{ROLE_TIMEOUT, Server};
 
 /// Name of the file beside the agent's executable.
@@ -106,15 +108,22 @@ fn readable(file: &Path) -> Result<String, String> {
     path.map(str::to_owned).ok_or_else(|| format!("{shown}: the path cannot stand in a configuration"))
 }
 
-/// Asks a server that was told to load the module whether it speaks with it.
-pub(crate) async fn check(server: &Server) -> Result<(), String> {
-    let answer = server.tell("AURORA.LEASE STATUS", ROLE_TIMEOUT).await.map_err(|error| crate::causes::chain(&error))?;
-    let numbers: Vec<u64> = redis::from_redis_value(answer).map_err(|error| format!("STATUS: {error}"))?;
-    match numbers.first() {
-        Some(&INTERFACE) => Ok(()),
-        Some(other) => Err(format!("it speaks interface {other}, this agent speaks {INTERFACE}: install both from one version")),
-        None => Err("STATUS: an empty answer".into()),
-    }
+/// Asks a server that was told to load the module whether it speaks with it, and returns what is wrong with that. The error says that no
+/// answer came.
+pub(crate) async fn check(server: &Server) -> Result<Option<String>, Error> {
+    let answer = match server.tell("AURORA.LEASE STATUS", ROLE_TIMEOUT).await {
+        Ok(answer) => answer,
+        Err(error) if error.is_reply() => return Ok(Some(chain(&error))),
+        Err(error) => return Err(error),
+    };
+    Ok(match redis::from_redis_value::<Vec<u64>>(answer).map(|numbers| numbers.first().copied()) {
+        Ok(Some(INTERFACE)) => None,
+        Ok(Some(other)) => {
+            Some(format!("it speaks interface {other}, this agent speaks {INTERFACE}: install both from one version"))
+        }
+        Ok(None) => Some("STATUS: an empty answer".into()),
+        Err(error) => Some(format!("STATUS: {error}")),
+    })
 }
 
 #[cfg(test)]

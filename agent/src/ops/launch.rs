@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Halt, failed};
+use super::{Halt, failed, from_redis};
 use crate::causes::chain;
 use crate::lease_module;
 use crate::memory::ServerNote;
@@ -33,7 +33,7 @@ pub(super) struct Start {
 pub(super) async fn launch(node: &Arc<Node>, start: Start) -> Result<(), Halt> {
     let module = node.lease_module.to_load().ok().flatten();
     let launched = match launch_with(node, &start, module.as_ref()).await {
-        // Nothing else that goes wrong can be the module's fault.
+        // Nothing else that goes wrong can be the module's fault, and a server that only did not answer yet says nothing of it.
         Err(halt @ Halt::Failed { reason: "start-failed" | "lease-module", .. }) if module.is_some() => {
             // If it starts without, the module was the reason.
             let without = launch_with(node, &start, None).await;
@@ -77,8 +77,11 @@ async fn launch_with(node: &Arc<Node>, start: &Start, module: Option<&Module>) -
     }
     let mut answered = first_answer(node, &server).await;
     if answered.is_ok() && module.is_some() {
-        let spoken = lease_module::check(&server).await;
-        answered = spoken.map(|()| server.guard()).map_err(|why| failed("lease-module", format!("the lease module: {why}")));
+        answered = match lease_module::check(&server).await {
+            Ok(None) => Ok(server.guard()),
+            Ok(Some(why)) => Err(failed("lease-module", format!("the lease module: {why}"))),
+            Err(error) => Err(from_redis(error)),
+        };
     }
     let named = answered.and_then(|()| {
         let note = ServerNote { run_id: server.run_id().to_owned(), ..note };
@@ -137,7 +140,7 @@ async fn first_answer(node: &Node, server: &Arc<Server>) -> Result<(), Halt> {
             return Err(failed("start-failed", format!("redis-server ended at once ({proof}): {}", node.places.log_tail())));
         }
         if tokio::time::Instant::now() > deadline {
-            return Err(failed("start-failed", format!("redis-server did not answer within {FIRST_ANSWER:?}")));
+            return Err(failed("no-answer", format!("redis-server did not answer within {FIRST_ANSWER:?}")));
         }
     }
 }
