@@ -34,7 +34,7 @@ pub const KEYS: &[Key] = &[
     ),
     Key::value("secret_file", "FILE", "The cluster's secret on the instances' hosts; without it agents serve loopback only"),
     Key::value("save", "POINTS", "Redis' save points, set on one instance at a time; \"none\" for none").or(DEFAULT_SAVE),
-    Key::value("lease", "DURATION", "How long the master may take writes after a renewal of its lease, at least 1s").or("2s"),
+    Key::value("lease", "DURATION", "How long the master may take writes after a renewal of its lease, 1s to 60s").or("2s"),
     Key::value("failsafe.max", "DURATION", "Longest time a master goes on by its replicas' promises while ZooKeeper is away")
         .or("10m"),
     Key::value("durability.acks", "N", "Replicas that confirm a write (WAIT N): such writes survive any failover").or("0"),
