@@ -78,7 +78,10 @@ async fn launch_with(node: &Arc<Node>, start: &Start, module: Option<&Module>) -
     let mut answered = first_answer(node, &server).await;
     if answered.is_ok() && module.is_some() {
         answered = match lease_module::check(&server).await {
-            Ok(None) => Ok(server.guard()),
+            Ok(None) => {
+                server.guard();
+                Ok(())
+            }
             Ok(Some(why)) => Err(failed("lease-module", format!("the lease module: {why}"))),
             Err(error) => Err(from_redis(error)),
         };
