@@ -1,5 +1,6 @@
 //! Bad plans made by hand: the check must name what each would break.
 
+use super::snapshots::lost_everything;
 use super::*;
 
 fn vetoed(case: &Case, action: Action) -> String {
