@@ -10,7 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::record::{Member, Peer, Phase};
-use crate::snapshot::SnapshotId;
+use crate::snapshot::{How, SnapshotId};
 
 /// Mastership term and fencing token: grows by one at every change of master, at every restart of the master's
 /// server and at every restore. 0 means "none seen yet".
@@ -159,10 +159,14 @@ pub enum Order {
         /// The settings wanted, whole.
         settings: Settings,
     },
-    /// Makes a dump (`BGSAVE`) and copies it to the store. Answered 202 at once; the outcome is in [`State::uploads`].
+    /// Makes a dump (`BGSAVE`) and copies it to the store, or reads one from the replication stream into it. Answered 202 at once; the outcome
+    /// is in [`State::uploads`].
     Backup {
         /// Chosen by whoever asked; the snapshot's manifest carries it, so that the asker finds its snapshot.
         request_id: String,
+        /// Which way; agents of before know only the dump.
+        #[serde(default)]
+        how: How,
     },
     /// Stops the server; a whole copy is saved into the sandbox's dump before.
     Stop,
@@ -531,17 +535,24 @@ pub struct LocalDump {
 }
 
 /// Long work under way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activity {
     /// `checking` (the dump in the sandbox is being looked at: [`State::local`] is not known yet), `fetching-binary`, `restoring`,
-    /// `loading`, `saving`, `uploading` (only while a server runs).
+    /// `loading`, `saving`; and only while a server runs: `waiting` (a backup waits for another one on this host), `streaming`,
+    /// `uploading`, `reading-back`.
     pub what: String,
     /// What it works on, e.g. a snapshot's name.
     pub subject: String,
     /// Bytes done.
     pub done_bytes: u64,
-    /// Bytes in all; 0 when unknown.
+    /// Bytes in all; 0 when unknown. While a stream is read it is the memory that the data uses, unless the server tells the size before.
     pub total_bytes: u64,
+    /// How fast, bytes per second; 0 when not known yet.
+    #[serde(default)]
+    pub bytes_per_s: u64,
+    /// Seconds left at that rate; absent when they cannot be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_s: Option<u64>,
 }
 
 /// Dumps on their way to the store.

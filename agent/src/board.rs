@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::admission::Admission;
 use crate::api::{Activity, Death, Epoch, FailedSource, Held, LocalDump, Redis, Role, Settings, State, Uploads};
@@ -39,7 +40,11 @@ pub(crate) enum Work {
     Restoring,
     Loading,
     Saving,
+    /// A backup waits for another one on this host.
+    Waiting,
+    Streaming,
     Uploading,
+    ReadingBack,
 }
 
 impl Work {
@@ -50,8 +55,38 @@ impl Work {
             Work::Restoring => "restoring",
             Work::Loading => "loading",
             Work::Saving => "saving",
+            Work::Waiting => "waiting",
+            Work::Streaming => "streaming",
             Work::Uploading => "uploading",
+            Work::ReadingBack => "reading-back",
         }
+    }
+}
+
+/// How often a rate is measured.
+const MEASURED_EVERY: Duration = Duration::from_millis(500);
+
+/// Measures how fast a work goes, smoothly.
+#[derive(Clone, Copy, Debug, Default)]
+struct Meter {
+    /// When and where it was measured last; absent before.
+    last: Option<(Instant, u64)>,
+    bytes_per_s: f64,
+}
+
+impl Meter {
+    /// The rate, given where the work stands now; another work begins with fewer bytes than the one before ended with.
+    fn rate(&mut self, done_bytes: u64, now: Instant) -> u64 {
+        match self.last.filter(|(_, before)| *before <= done_bytes) {
+            None => *self = Meter { last: Some((now, done_bytes)), bytes_per_s: 0.0 },
+            Some((at, before)) if now.saturating_duration_since(at) >= MEASURED_EVERY => {
+                let fresh = (done_bytes - before) as f64 / now.saturating_duration_since(at).as_secs_f64();
+                let known = if self.bytes_per_s > 0.0 { self.bytes_per_s } else { fresh };
+                *self = Meter { last: Some((now, done_bytes)), bytes_per_s: 0.7 * known + 0.3 * fresh };
+            }
+            Some(_) => {}
+        }
+        self.bytes_per_s as u64
     }
 }
 
@@ -73,6 +108,8 @@ pub(crate) struct Parts {
     /// Where the stream stood when writes were held back.
     pub held: Option<Held>,
     pub works: BTreeMap<Work, Activity>,
+    /// How fast each kind of work goes.
+    meters: BTreeMap<Work, Meter>,
     /// By subject, newest last.
     pub problems: Vec<(&'static str, String)>,
     pub failed_source: Option<FailedSource>,
@@ -86,7 +123,10 @@ pub(crate) struct Parts {
 impl Parts {
     /// Shows progress of long work.
     pub fn work(&mut self, work: Work, subject: &str, done_bytes: u64, total_bytes: u64) {
-        let activity = Activity { what: work.name().into(), subject: subject.into(), done_bytes, total_bytes };
+        let bytes_per_s = self.meters.entry(work).or_default().rate(done_bytes, Instant::now());
+        let left_s = total_bytes.saturating_sub(done_bytes).checked_div(bytes_per_s).filter(|_| total_bytes > done_bytes);
+        let (what, subject) = (work.name().into(), subject.into());
+        let activity = Activity { what, subject, done_bytes, total_bytes, bytes_per_s, left_s };
         self.works.insert(work, activity);
     }
 
@@ -163,9 +203,9 @@ fn deaths(parts: &Parts, memory: &Memory) -> Vec<Death> {
     deaths.deaths
 }
 
-/// The work to show. An upload keeps nobody from starting a server, so it is shown beside a running one only.
+/// The work to show. A backup keeps nobody from starting a server, so it is shown beside a running one only.
 fn activity(parts: &Parts) -> Option<Activity> {
-    let shown = |work: &Work| *work != Work::Uploading || parts.server.is_some();
+    let shown = |work: &Work| *work < Work::Waiting || parts.server.is_some();
     parts.works.iter().find(|(work, _)| shown(work)).map(|(_, activity)| activity.clone())
 }
 
@@ -229,6 +269,28 @@ mod tests {
             change(&mut parts);
             assert!(!parts.serving(), "{name}");
         }
+    }
+
+    #[test]
+    fn the_rate_follows_the_work_and_begins_anew_with_another_one() {
+        let (mut meter, begun) = (Meter::default(), Instant::now());
+        let mut at = |ms, done| meter.rate(done, begun + Duration::from_millis(ms));
+        assert_eq!((at(0, 0), at(100, 50)), (0, 0), "nothing measured yet");
+        assert_eq!((at(1000, 1000), at(1100, 5000)), (1000, 1000));
+        assert_eq!(at(2000, 3000), 1300);
+        assert_eq!((at(3000, 10), at(4000, 20)), (0, 10));
+    }
+
+    #[test]
+    fn what_is_left_is_told_once_a_rate_is_known() {
+        let mut parts = Parts::default();
+        parts.meters.insert(Work::Streaming, Meter { last: Some((Instant::now(), 10)), bytes_per_s: 5.0 });
+        parts.work(Work::Streaming, "r", 20, 120);
+        assert_eq!((parts.works[&Work::Streaming].bytes_per_s, parts.works[&Work::Streaming].left_s), (5, Some(20)));
+        parts.work(Work::Streaming, "r", 130, 120);
+        assert_eq!(parts.works[&Work::Streaming].left_s, None, "more than was expected");
+        parts.work(Work::Saving, "x", 0, 0);
+        assert_eq!(parts.works[&Work::Saving].left_s, None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::api::{Address, Host};
 use crate::causes::chain;
+use crate::forks;
 use crate::layers::values::{parse_cluster, parse_node, parse_store, parse_zookeeper, read_private, route_to};
 use crate::layers::{self, Effective, Key, Layers, Mistakes};
 use crate::lease_module::{self, LeaseModule};
@@ -16,6 +17,7 @@ use crate::process;
 use crate::record::Paths;
 use crate::redis::conf;
 use crate::secret::Secret;
+use crate::stream;
 
 /// Everything the agent understands.
 pub const KEYS: &[Key] = &[
@@ -44,6 +46,24 @@ pub const KEYS: &[Key] = &[
         "snapshots.uri",
         "URI",
         "Store of the snapshots: hdfs://NAMENODE[:PORT]/PATH or file:///PATH; without it none is kept",
+    ),
+    Key::value("snapshots.spool_memory", "SIZE", "Memory in which a backup of the stream may wait for a slow store").or("16mb"),
+    Key::value(
+        "snapshots.spool_disk",
+        "SIZE",
+        "File in the sandbox in which more of it may wait; beyond both the backup is given up and tried again",
+    )
+    .or("1gb"),
+    Key::value(
+        "snapshots.fork_memory_percent",
+        "N",
+        "Memory that must be free before a backup forks, in percent of what the server uses: 100 is the worst case, 0 checks nothing",
+    )
+    .or("100"),
+    Key::value(
+        "snapshots.fork_lock",
+        "FILE",
+        "File that agents of one host lock to back up one after the other; by default aurora-redis-fork-<host_id>.lock in TMPDIR or /tmp",
     ),
     Key::value(
         "lease.module",
@@ -94,6 +114,12 @@ pub struct Config {
     pub secret: Option<Secret>,
     /// Store of the snapshots; absent when none are kept.
     pub snapshots_uri: Option<String>,
+    /// What of a stream may wait for the store; its directory is below the sandbox.
+    pub(crate) spool: stream::Limits,
+    /// Memory that must be free before a backup forks, percent of what the server uses.
+    pub(crate) fork_memory_percent: u64,
+    /// File that agents of one host lock before they fork.
+    pub(crate) fork_lock: PathBuf,
     /// The server program.
     pub program: Program,
     /// The module that bounds writes by the lease.
@@ -153,6 +179,13 @@ impl Config {
             http: at(layers.number("http_port", 1..=65535)),
             sandbox: sandbox(&mut layers),
             snapshots_uri: layers.optional("snapshots.uri", "hdfs://NAMENODE[:PORT]/PATH or file:///PATH", parse_store),
+            spool: stream::Limits {
+                memory: layers.bytes("snapshots.spool_memory"),
+                disk: layers.bytes("snapshots.spool_disk"),
+                dir: PathBuf::new(),
+            },
+            fork_memory_percent: layers.number("snapshots.fork_memory_percent", 0..=u64::from(u32::MAX)),
+            fork_lock: layers.path("snapshots.fork_lock").unwrap_or_else(|| forks::default_lock(&host.host_id)),
             program: program(&mut layers),
             lease_module: lease_module(&mut layers),
             client_password: layers.optional("redis.password_file", "a file of mode 0600 with one line", load_password),

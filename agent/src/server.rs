@@ -173,6 +173,11 @@ impl Server {
         if info.backlog { Ok(()) } else { backlog::begin(&self.socket, &self.password).await }
     }
 
+    /// Asks for a copy as a new replica gets one, see [`crate::stream`]. Blocking.
+    pub fn ask_for_copy(&self) -> std::io::Result<std::os::unix::net::UnixStream> {
+        crate::stream::ask(&self.socket, &self.password)
+    }
+
     /// Proof of death; absent while it lives.
     pub fn proof(&self) -> Option<String> {
         self.dead.borrow().clone()

@@ -184,6 +184,28 @@ pub enum How {
     /// A dump file that Redis wrote.
     #[default]
     Dump,
+    /// Read from the replication stream.
+    Stream,
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            How::Dump => "dump",
+            How::Stream => "stream",
+        })
+    }
+}
+
+impl FromStr for How {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<How, &'static str> {
+        match text {
+            "dump" => Ok(How::Dump),
+            "stream" => Ok(How::Stream),
+            _ => Err("it is neither dump nor stream"),
+        }
+    }
 }
 
 /// Where a dump comes from: what its maker knows beside the file itself.

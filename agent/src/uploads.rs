@@ -153,7 +153,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             node.change(|parts| parts.uploads.error = Some(why));
             tokio::time::sleep(RETRY_AFTER).await;
         }
-        node.change(|parts| drop(parts.works.remove(&Work::Uploading)));
+        node.change(|parts| parts.works.retain(|work, _| !matches!(work, Work::Uploading | Work::ReadingBack)));
     }
 }
 
@@ -229,7 +229,10 @@ async fn put(node: &Arc<Node>, store: &Store, path: &std::path::Path, manifest: 
                 let now = progress.borrow_and_update().clone();
                 node.change(|parts| {
                     parts.uploads.error.clone_from(&now.error);
-                    parts.work(Work::Uploading, &subject, now.done_bytes, now.total_bytes);
+                    let reads_back = now.stage == store::Stage::ReadingBack;
+                    let work = if reads_back { Work::ReadingBack } else { Work::Uploading };
+                    parts.works.remove(if reads_back { &Work::Uploading } else { &Work::ReadingBack });
+                    parts.work(work, &subject, now.done_bytes, now.total_bytes);
                 });
             }
         }

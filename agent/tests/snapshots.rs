@@ -6,7 +6,7 @@ mod common;
 
 use agent::api::{AnswerKind, FailedSource, Order, Settings, Source, State};
 use agent::record::Phase;
-use agent::snapshot::SnapshotId;
+use agent::snapshot::{How, SnapshotId};
 use agent::store::{Options, Store};
 use common::{CLUSTER, Rig, TestAgent, ask, scratch, signal, until};
 use rustix::process::Signal;
@@ -50,7 +50,7 @@ async fn fill(agent: &TestAgent, keys: u32) {
 }
 
 async fn backup(rig: &Rig, agent: &TestAgent, request: &str) -> SnapshotId {
-    let answer = rig.order(agent, Order::Backup { request_id: request.into() }).await;
+    let answer = rig.order(agent, Order::Backup { request_id: request.into(), how: How::Dump }).await;
     assert_eq!(answer.outcome, AnswerKind::Accepted, "{} {}", answer.reason, answer.message);
     let state = until("the snapshot is committed", async || {
         Some(agent.state(rig).await).filter(|s| s.uploads.last_request_id.as_deref() == Some(request))
@@ -83,7 +83,7 @@ async fn a_backup_becomes_a_snapshot_that_another_instance_restores() {
     assert_eq!((manifest.cluster_id.as_str(), manifest.epoch, manifest.instance), (rig.record.cluster_id.as_str(), 2, 0));
     assert_eq!((manifest.total_keys(), manifest.request_id.as_deref()), (Some(50), Some("request-1")));
     assert!(manifest.position.is_some(), "a master's dump carries its position from the start");
-    let again = rig.order(&a, Order::Backup { request_id: "request-1".into() }).await;
+    let again = rig.order(&a, Order::Backup { request_id: "request-1".into(), how: How::Dump }).await;
     assert_eq!(again.outcome, AnswerKind::Done, "the same request makes no second dump");
 
     let b = rig.agent(1, &["--snapshots-uri", &stored.uri]).await;
@@ -124,10 +124,14 @@ async fn an_upload_that_cannot_go_is_kept_reported_and_done_by_the_next_agent() 
     let mut a = rig.agent(0, &["--snapshots-uri", &stored.uri]).await;
     rig.lead(&a).await;
     fill(&a, 3).await;
-    assert_eq!(rig.order(&a, Order::Backup { request_id: "r".into() }).await.outcome, AnswerKind::Accepted);
+    assert_eq!(rig.order(&a, Order::Backup { request_id: "r".into(), how: How::Dump }).await.outcome, AnswerKind::Accepted);
     let state = until("the error is reported", async || Some(a.state(&rig).await).filter(|s| s.uploads.error.is_some())).await;
     assert_eq!((state.uploads.pending, state.uploads.last), (1, None));
-    assert_eq!(rig.order(&a, Order::Backup { request_id: "r".into() }).await.outcome, AnswerKind::Accepted, "under way");
+    assert_eq!(
+        rig.order(&a, Order::Backup { request_id: "r".into(), how: How::Dump }).await.outcome,
+        AnswerKind::Accepted,
+        "under way"
+    );
     a.kill();
     stored.unblock();
     a.start(&rig).await;
@@ -148,7 +152,7 @@ async fn dumps_that_come_faster_than_the_store_takes_them_are_counted_and_the_ne
     for n in 0..5 {
         fill(&a, n + 1).await;
         until("the backup is begun", async || {
-            let answer = rig.order(&a, Order::Backup { request_id: format!("r{n}") }).await;
+            let answer = rig.order(&a, Order::Backup { request_id: format!("r{n}"), how: How::Dump }).await;
             (answer.outcome == AnswerKind::Accepted).then_some(())
         })
         .await;

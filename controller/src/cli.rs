@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use agent::layers::{self, Layers};
-use agent::snapshot::SnapshotId;
+use agent::snapshot::{How, SnapshotId};
 use agent::zk::{self, Keeper};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -24,6 +24,7 @@ mod door;
 mod haproxy;
 mod master;
 mod operations;
+mod progress;
 mod rdb;
 mod show;
 mod snapshots;
@@ -81,6 +82,10 @@ enum Verb {
     },
     /// Takes a snapshot now and waits until it is in the store.
     Backup {
+        /// From a dump file that Redis writes, or straight from the replication stream without using the disk; by default as the cluster was
+        /// created (snapshots.how).
+        #[arg(long, value_name = "dump|stream")]
+        how: Option<How>,
         /// Return as soon as the controller has taken it on.
         #[arg(long)]
         no_wait: bool,
@@ -380,7 +385,7 @@ async fn dispatch(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::History => show::history(context).await,
         Verb::Snapshots { verb } => of_snapshots(context, verb.unwrap_or(SnapshotsVerb::List)).await,
         Verb::Scale { instances, yes } => operations::scale(context, instances, yes).await,
-        Verb::Backup { no_wait } => operations::backup(context, no_wait).await,
+        Verb::Backup { how, no_wait } => operations::backup(context, how, no_wait).await,
         Verb::Restore { snapshot, consent, empty, yes, no_wait } => {
             operations::restore(context, operations::Restore { snapshot, consent, empty, yes, no_wait }).await
         }

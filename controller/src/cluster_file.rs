@@ -14,6 +14,7 @@ use agent::config::refuse_setting;
 use agent::layers::values::{parse_cluster, parse_node, parse_store, parse_zookeeper};
 use agent::layers::{Key, Layers, Mistakes};
 use agent::record::Durability;
+use agent::snapshot::How;
 use agent::timing;
 use aurora::types::{Constraint, TaskConstraint, ValueConstraint};
 
@@ -72,6 +73,12 @@ pub const KEYS: &[Key] = &[
         "URI",
         "Store of the snapshots: hdfs://NAMENODE[:PORT]/PATH or file:///PATH; without it none is kept",
     ),
+    Key::value(
+        "snapshots.how",
+        "dump|stream",
+        "How `backup` makes one: from a dump file that Redis writes, or from the replication stream, which needs no disk",
+    )
+    .or("dump"),
     Key::value("health.grace", "DURATION", "Failed health checks are forgiven this long after a start").or("60s"),
     Key::value("health.interval", "DURATION", "Time between health checks").or("10s"),
     Key::value("health.timeout", "DURATION", "Longest answer to one").or("5s"),
@@ -93,6 +100,7 @@ pub struct ClusterFile {
     pub zookeeper_root: Option<String>,
     /// Redis' `save`; empty for none.
     pub save: String,
+    how: How,
     lease: Duration,
     failsafe_max: Duration,
     acks: u32,
@@ -147,6 +155,7 @@ impl ClusterFile {
             zookeeper: layers_ref.optional("zookeeper", "HOST:PORT, several separated by commas", parse_zookeeper),
             zookeeper_root: layers_ref.optional("zookeeper_root", "an absolute path of ZooKeeper", parse_node),
             save: layers_ref.required("save", "pairs of seconds and changes such as \"900 1 60 1000\", or \"none\"", parse_save),
+            how: layers_ref.required("snapshots.how", "dump or stream", str::parse),
             lease: layers_ref.duration("lease"),
             failsafe_max: layers_ref.duration("failsafe.max"),
             acks: number(layers_ref, "durability.acks", 0..=u64::from(MAX_INSTANCES)),
@@ -205,6 +214,7 @@ impl ClusterFile {
             generation: 1,
             instances: self.instances,
             save: self.save.clone(),
+            snapshots_how: self.how,
             lease_ms: self.lease.as_millis() as u64,
             failsafe_max_ms: self.failsafe_max.as_millis() as u64,
             durability: Durability { acks: self.acks },

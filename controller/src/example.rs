@@ -47,7 +47,7 @@ pub fn published() -> Published {
         snapshots: vec![snapshot(7, 8_700_000, None), snapshot(6, 7_900_000, Some("piece 3 differs from its checksum"))],
         operation: Some(Operation {
             id: "b1946ac9".into(),
-            kind: OperationKind::Backup,
+            kind: OperationKind::Backup { how: agent::snapshot::How::Dump },
             owner: "ann@ops1".into(),
             epoch: 7,
             step: "instance 2 uploads 41.0 MiB of 96.2 MiB".into(),
@@ -156,6 +156,7 @@ fn instance(number: u32, role: Role, state: &str, offset: Option<u64>) -> Instan
         proven: role == Role::Replica,
         age_ms: Some(120),
         activity: None,
+        progress: None,
         problem: None,
     }
 }

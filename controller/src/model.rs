@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use agent::api::{Address, Command, Epoch, Position, State, Verdict};
 use agent::record::{Durability, Member, Pinned, Record};
-use agent::snapshot::SnapshotId;
+use agent::snapshot::{How, SnapshotId};
 use serde::{Deserialize, Serialize};
 
 use crate::view::{HistoryEntry, Operation, SnapshotRow};
@@ -20,6 +20,9 @@ pub struct Spec {
     pub instances: u32,
     /// Redis' `save` value, set on one instance at a time, the backup source; empty for none.
     pub save: String,
+    /// How a backup is made that does not say how.
+    #[serde(default)]
+    pub snapshots_how: How,
     /// Lease length of the master, milliseconds.
     #[serde(default = "default_lease_ms")]
     pub lease_ms: u64,
@@ -45,6 +48,7 @@ impl Default for Spec {
             generation: 1,
             instances: 1,
             save: DEFAULT_SAVE.into(),
+            snapshots_how: How::Dump,
             lease_ms: default_lease_ms(),
             failsafe_max_ms: default_failsafe_max_ms(),
             durability: Durability::default(),

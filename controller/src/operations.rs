@@ -4,7 +4,7 @@
 
 use agent::api::{Epoch, State};
 use agent::record::Phase;
-use agent::snapshot::SnapshotId;
+use agent::snapshot::{How, SnapshotId};
 
 use crate::decide::{Recorded, View, birth, choose, copies, evidence};
 use crate::model::Spec;
@@ -37,7 +37,7 @@ pub enum Judgement {
 pub fn judge(ask: &Ask, view: View<'_>, id: String) -> Judgement {
     match ask {
         Ask::Scale { owner, instances } => scale(owner, *instances, view),
-        Ask::Backup { owner } => backup(owner, view, id),
+        Ask::Backup { owner, how } => backup(owner, *how, view, id),
         Ask::Switchover { owner, to, dry_run } => master::switchover(owner, *to, *dry_run, view, id),
         Ask::Failover { owner, consent_epoch, dry_run } => master::failover(owner, *consent_epoch, *dry_run, view, id),
         Ask::Restore { owner, snapshot, consent_epoch, empty } => {
@@ -92,7 +92,7 @@ fn operation(id: String, kind: OperationKind, owner: &str, epoch: Epoch, view: V
     })
 }
 
-fn backup(owner: &str, view: View<'_>, id: String) -> Judgement {
+fn backup(owner: &str, how: Option<How>, view: View<'_>, id: String) -> Judgement {
     let Some((record, version)) = &view.seen.record else {
         return Judgement::Refuse("the cluster has no master yet: there is nothing to back up".into());
     };
@@ -105,8 +105,13 @@ fn backup(owner: &str, view: View<'_>, id: String) -> Judgement {
     if (Recorded { record, version: *version }).serving_master(view).is_none() {
         return Judgement::Refuse("no master serves at the moment; ask again when status shows one".into());
     }
-    let operation = operation(id, OperationKind::Backup, owner, record.epoch, view, BACKUP_WITHIN_MS);
-    Judgement::Begin(operation, "the backup source will make a dump and copy it to the store".into())
+    let how = how.unwrap_or(view.spec.snapshots_how);
+    let operation = operation(id, OperationKind::Backup { how }, owner, record.epoch, view, BACKUP_WITHIN_MS);
+    let message = match how {
+        How::Dump => "the backup source will make a dump and copy it to the store",
+        How::Stream => "the backup source's replication stream will be read into the store",
+    };
+    Judgement::Begin(operation, message.into())
 }
 
 fn kind(operation: &Operation) -> &'static str {
@@ -114,7 +119,7 @@ fn kind(operation: &Operation) -> &'static str {
         OperationKind::Bootstrap => "bootstrap",
         OperationKind::Failover { .. } => "failover",
         OperationKind::Switchover { .. } => "switchover",
-        OperationKind::Backup => "backup",
+        OperationKind::Backup { .. } => "backup",
         OperationKind::Restore { .. } => "restore",
     }
 }

@@ -147,6 +147,7 @@ fn unheard(task: &crate::model::TaskView) -> InstanceView {
         proven: false,
         age_ms: None,
         activity: None,
+        progress: None,
         problem: Some(format!("the scheduler says {}", task.status)),
     }
 }
@@ -176,6 +177,7 @@ fn instance(view: View<'_>, recorded: Option<Recorded<'_>>, master: Option<&Stat
         proven: fresh.is_some_and(|s| replicas::is_proven(view, s)),
         age_ms: agent.heard.map(|heard| view.now.saturating_sub(heard).as_millis() as u64),
         activity: state.and_then(|s| s.activity.as_ref()).map(progress),
+        progress: state.and_then(|s| s.activity.clone()),
         problem: state.and_then(|s| s.problem.clone()).or_else(|| agent.problem.clone()),
     })
 }
@@ -198,11 +200,19 @@ fn word(recorded: Option<Recorded<'_>>, fresh: Option<&State>) -> &'static str {
     }
 }
 
+/// In words, with as much of size, rate and time left as is known.
 fn progress(activity: &agent::api::Activity) -> String {
-    match activity.total_bytes {
-        0 => format!("{} {}", activity.what, activity.subject),
-        total => format!("{} {} ({} %)", activity.what, activity.subject, activity.done_bytes.saturating_mul(100) / total),
+    let agent::api::Activity { what, subject, done_bytes, total_bytes, bytes_per_s, left_s } = activity;
+    let mut known = Vec::new();
+    if *total_bytes > 0 {
+        known.push(format!("{} %", (done_bytes.saturating_mul(100) / total_bytes).min(100)));
     }
+    if *bytes_per_s > 0 {
+        known.push(format!("{:.1} MiB/s", *bytes_per_s as f64 / f64::from(1 << 20)));
+    }
+    known.extend(left_s.map(|left| format!("{left} s left")));
+    let known = if known.is_empty() { String::new() } else { format!(" ({})", known.join(", ")) };
+    format!("{what} {subject}{known}")
 }
 
 /// `/api/v1/plan`.

@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 
-use agent::api::{Address, Epoch, Offset, Position, Role};
+use agent::api::{Activity, Address, Epoch, Offset, Position, Role};
 use agent::record::Phase;
-use agent::snapshot::{Pin, SnapshotId, Verification};
+use agent::snapshot::{How, Pin, SnapshotId, Verification};
 use serde::{Deserialize, Serialize};
 
 /// Everything the last cycle published.
@@ -96,6 +96,9 @@ pub struct InstanceView {
     pub age_ms: Option<u64>,
     /// Long work under way, in words with progress; absent when none.
     pub activity: Option<String>,
+    /// The same in numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Activity>,
     /// Latest problem the agent reports.
     pub problem: Option<String>,
 }
@@ -290,7 +293,11 @@ pub enum OperationKind {
         to: Option<u32>,
     },
     /// A snapshot on demand.
-    Backup,
+    Backup {
+        /// From a dump file, or from the replication stream.
+        #[serde(default)]
+        how: How,
+    },
     /// Start from the store (or the best local copy) with nobody left, with consent to what cannot be proven.
     Restore {
         /// Named snapshot; absent for the best one.
@@ -311,6 +318,9 @@ pub enum Ask {
     Backup {
         /// Who asks.
         owner: String,
+        /// From a dump file, or from the replication stream; absent for what the cluster was created with.
+        #[serde(default)]
+        how: Option<How>,
     },
     /// Restore, see [`OperationKind::Restore`].
     Restore {
@@ -370,7 +380,7 @@ impl Ask {
     /// Who asks.
     pub fn owner(&self) -> &str {
         match self {
-            Ask::Backup { owner }
+            Ask::Backup { owner, .. }
             | Ask::Restore { owner, .. }
             | Ask::Switchover { owner, .. }
             | Ask::Failover { owner, .. }

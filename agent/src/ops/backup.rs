@@ -1,13 +1,17 @@
-//! `backup`: has the server make a dump; the spool takes it from there.
+//! `backup`: has the server make a dump, and the spool takes it from there; or reads one from the replication stream straight into the store.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Done, Halt, failed, from_redis, refused};
 use crate::dumps;
+use crate::forks;
+use crate::gate::Refusal;
 use crate::node::Node;
 use crate::redis::info::Info;
 use crate::server::Server;
+use crate::snapshot::How;
+use crate::stream;
 
 const LIMIT: Duration = Duration::from_secs(10);
 /// How often a running save is looked at.
@@ -15,8 +19,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Longest wait for a dump that does not come to an end.
 const DUMP_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Begins a dump for `request_id`; done or under way already: nothing to do.
-pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, request_id: String) -> Result<Done, Halt> {
+/// Begins a backup for `request_id`; done or under way already: nothing to do.
+pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, request_id: String, how: How) -> Result<Done, Halt> {
     if request_id.is_empty() || request_id.len() > 200 {
         return Err(refused("bad-request", "a backup needs a request id of 1 to 200 bytes"));
     }
@@ -36,14 +40,26 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, request_id: Stri
     *running = Some(request_id.clone());
     let (node, server) = (node.clone(), server.clone());
     tokio::spawn(async move {
-        let made = dump(&node, &server, Some(request_id.clone())).await;
+        let made = match how {
+            How::Dump => file(&node, &server, &request_id).await,
+            How::Stream => stream::take(&node, &server, &request_id).await.map(drop),
+        };
         *node.backing_up.lock().expect("no panic while locked") = None;
-        if let Err(Halt::Failed { message, .. } | Halt::Refused(crate::gate::Refusal { message, .. })) = made {
+        if let Err(message) = made {
             tracing::warn!(request_id, message, "backup failed");
             node.change(|parts| parts.uploads.failed_request = Some((request_id, message)));
         }
     });
     Ok(Done::Later)
+}
+
+/// Makes a dump once there is memory and disk for it and nobody else on this host makes one.
+async fn file(node: &Arc<Node>, server: &Arc<Server>, request_id: &str) -> Result<(), String> {
+    let _turn = forks::claim(node, server).await?;
+    forks::check_disk(&node.places.data(), node.look(|parts| parts.info.as_ref().map_or(0, |info| info.used_memory)))?;
+    dump(node, server, Some(request_id.into())).await.map_err(|halt| match halt {
+        Halt::Failed { message, .. } | Halt::Refused(Refusal { message, .. }) => message,
+    })
 }
 
 /// Makes a dump that begins after this call and waits for its end. It is spooled like any other; the spooled one carries `request_id`.

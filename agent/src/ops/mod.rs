@@ -136,7 +136,7 @@ async fn dispatch(node: &Arc<Node>, command: Command) -> Result<Done, Halt> {
         Order::Follow { master, fork } => follow::run(node, &running(node)?, &stamp, master, fork).await,
         Order::Fence => fence::run(node, &running(node)?, &stamp).await,
         Order::Configure { settings } => configure::run(node, &running(node)?, settings).await,
-        Order::Backup { request_id } => backup::run(node, &running(node)?, request_id).await,
+        Order::Backup { request_id, how } => backup::run(node, &running(node)?, request_id, how).await,
         Order::Stop => stop::run(node).await,
         Order::Hold { for_ms } => hold::hold(node, &running(node)?, &stamp, Duration::from_millis(for_ms)).await,
         Order::Release => hold::release(node, &running(node)?).await,

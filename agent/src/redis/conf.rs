@@ -17,6 +17,8 @@ pub(crate) const SOCKET: &str = "r.sock";
 pub(crate) const DUMP: &str = "dump.rdb";
 /// The agent's own user.
 pub(crate) const ADMIN: &str = "admin";
+/// What a connection that reads a backup calls itself, as a client and as a replica: not one of the cluster's.
+pub(crate) const BACKUP: &str = "aurora-redis-backup";
 /// Nobody listens there: a replica of it keeps its data and its position, and takes no writes.
 pub(crate) const DEAD_PORT: (&str, u16) = ("127.0.0.1", 1);
 

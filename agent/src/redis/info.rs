@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::api::{Address, Offset, Role};
+use crate::redis::conf::BACKUP;
 
 /// Kind and version of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,11 +135,17 @@ impl Info {
             "rdb_saves" => self.saves = value.parse().ok(),
             "rdb_last_save_time" => self.last_save_s = number(value),
             "rdb_last_bgsave_time_sec" => self.last_save_took_s = number(value),
-            _ if is_numbered(key, "slave") => self.connected_replicas += u32::from(value.contains("state=online")),
+            _ if is_numbered(key, "slave") => self.connected_replicas += u32::from(holds_a_copy(value)),
             _ if is_numbered(key, "db") => drop(self.databases.insert(number(&key[2..]), keys_of(value))),
             _ => {}
         }
     }
+}
+
+/// Whether a line of a replica is of one that is online; whoever reads a backup keeps nothing.
+fn holds_a_copy(replica: &str) -> bool {
+    let mut fields = replica.split(',');
+    fields.clone().any(|field| field == "state=online") && !fields.any(|field| field.strip_prefix("ip=") == Some(BACKUP))
 }
 
 fn role(word: &str) -> Role {
@@ -178,6 +185,13 @@ mod tests {
         assert_eq!((info.tcp_port, info.replid2.clone(), info.replid2_end), (46399, None, None));
         assert_eq!((info.saves, info.bgsave_running, info.bgsave_ok), (Some(0), false, true));
         assert_eq!(info.replid.len(), 40);
+    }
+
+    #[test]
+    fn a_backup_that_is_being_read_is_no_replica() {
+        let backup = "slave1:ip=aurora-redis-backup,port=0,state=online,offset=0,lag=0\r\n";
+        let info = Info::parse(&format!("{REDIS_MASTER}\r\n{backup}")).unwrap();
+        assert_eq!(info.connected_replicas, 1);
     }
 
     #[test]

@@ -55,6 +55,14 @@ pub enum Error {
         /// What differs.
         what: String,
     },
+    /// A dump that came piece by piece did not come whole, or not in good order. Nothing of it was kept.
+    #[error("{why}")]
+    Source {
+        /// What failed at whoever sent it.
+        why: String,
+        /// Whether another attempt would fail too.
+        lasting: bool,
+    },
     /// A file fetched by its SHA-256 has another one.
     #[error("{uri} has SHA-256 {found}, expected {expected}: another file lies there, or the configured sum is wrong")]
     OtherFile {
@@ -118,7 +126,11 @@ impl Error {
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_retryable(&self) -> bool {
         use Trouble::{Busy, Failed, Panicked, Timeout, Unreachable};
-        matches!(self, Error::Remote { trouble: Timeout | Unreachable | Busy | Failed | Panicked, .. })
+        matches!(
+            self,
+            Error::Remote { trouble: Timeout | Unreachable | Busy | Failed | Panicked, .. }
+                | Error::Source { lasting: false, .. }
+        )
     }
 
     /// Whether it is certain that nothing happened.
@@ -161,6 +173,7 @@ impl Error {
             Error::Corrupt { .. } => "corrupt",
             Error::Unusable { .. } => "unusable",
             Error::OtherDump { .. } => "other-dump",
+            Error::Source { .. } => "source",
             Error::OtherFile { .. } => "other-file",
             Error::Disk { .. } => "disk",
             Error::GaveUp { .. } => "gave-up",
@@ -172,6 +185,11 @@ impl Error {
             Error::Remote { trouble, .. } => Some(*trouble),
             _ => None,
         }
+    }
+
+    /// A failure at whoever sends a dump, which may pass.
+    pub(crate) fn source(why: impl Into<String>) -> Error {
+        Error::Source { why: why.into(), lasting: false }
     }
 
     pub(super) fn timeout(what: &'static str, path: &str, after: Duration) -> Error {

@@ -30,6 +30,7 @@ mod local;
 mod marks;
 mod put;
 mod remove;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -38,6 +39,7 @@ pub use error::{Error, Trouble, one_line};
 pub use files::Deadlines;
 pub use get::fetch_file;
 pub use remove::Removed;
+pub use stream::Coming;
 
 use files::{Child, Files, Kind};
 

@@ -67,7 +67,7 @@ impl Store {
 
 impl Store {
     /// Deletes what failed attempts left, and what nobody writes to any more. Best effort: the snapshot stands already.
-    async fn tidy(&self, leftovers: Vec<String>) {
+    pub(super) async fn tidy(&self, leftovers: Vec<String>) {
         let now_ms = UNIX_EPOCH.elapsed().map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX));
         let mut removed = Ok(());
         for dir in leftovers {
@@ -137,7 +137,7 @@ async fn read_chunk(dump: &Arc<Dump>, at: u64) -> Result<Bytes, Error> {
 }
 
 /// Length and checksum of what the store now has.
-async fn read_back(inner: &Inner, manifest: &Manifest, path: &str, report: &Report) -> Result<(), Error> {
+pub(super) async fn read_back(inner: &Inner, manifest: &Manifest, path: &str, report: &Report) -> Result<(), Error> {
     let stored = inner.files.stat(path).await?.map(|c| c.bytes);
     if stored != Some(manifest.bytes) {
         return Err(differs(path, format!("{stored:?} bytes, {} were written", manifest.bytes)));
@@ -157,12 +157,12 @@ async fn read_back(inner: &Inner, manifest: &Manifest, path: &str, report: &Repo
     Ok(())
 }
 
-fn differs(path: &str, why: String) -> Error {
+pub(super) fn differs(path: &str, why: String) -> Error {
     Error::Remote { what: "read back", path: path.into(), trouble: Trouble::Failed, why }
 }
 
 /// Renames the upload to the first free name.
-async fn commit(inner: &Inner, manifest: &Manifest, dir: &str) -> Result<SnapshotId, Error> {
+pub(super) async fn commit(inner: &Inner, manifest: &Manifest, dir: &str) -> Result<SnapshotId, Error> {
     let names = std::iter::successors(Some(manifest.id()), |id| Some(id.later()));
     for id in names.take(NAMES) {
         match rename(inner, manifest, dir, &id).await {
@@ -206,7 +206,7 @@ async fn is_ours(inner: &Inner, manifest: &Manifest, id: &SnapshotId) -> Result<
 
 impl Inner {
     /// Has HDFS make the copies that an upload in bad times did without. It does so in the background.
-    async fn keep_copies(&self, id: &SnapshotId, copies: u32) {
+    pub(super) async fn keep_copies(&self, id: &SnapshotId, copies: u32) {
         if copies == self.options.replication {
             return;
         }

@@ -185,7 +185,7 @@ mod tests {
 
     #[tokio::test]
     async fn asking_needs_the_token_and_looking_does_not() {
-        let ask = Ask::Backup { owner: "ann".into() };
+        let ask = Ask::Backup { owner: "ann".into(), how: None };
         assert_eq!(door(Some("secret")).await.ask(&ask).await.unwrap().operation_id, "7");
         let stranger = door(None).await;
         assert!(matches!(stranger.ask(&ask).await, Err(Error::Unauthorized { .. })));

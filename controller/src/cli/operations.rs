@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use agent::api::Epoch;
-use agent::snapshot::SnapshotId;
+use agent::snapshot::{How, SnapshotId};
 
 use super::ask::confirm;
 use super::door::{Door, look_until};
+use super::progress::ProgressLine;
 use super::show::kind;
 use super::table::{bytes, clean, date, time};
 use super::{Context, Failure, Output, owner, say};
@@ -47,9 +48,9 @@ fn scale_plan(cluster: &ClusterView, wanted: u32) -> String {
     format!("{state} {wanted} would be wanted: instances {removed} end for good ({master}).")
 }
 
-pub(super) async fn backup(context: &Context, no_wait: bool) -> Result<(), Failure> {
+pub(super) async fn backup(context: &Context, how: Option<How>, no_wait: bool) -> Result<(), Failure> {
     let door = Door::find(context).await?;
-    let reply = accepted(door.ask(&Ask::Backup { owner: owner() }).await?)?;
+    let reply = accepted(door.ask(&Ask::Backup { owner: owner(), how }).await?)?;
     finish(context, &reply, no_wait).await
 }
 
@@ -133,16 +134,21 @@ pub(super) async fn finish(context: &Context, reply: &Reply, no_wait: bool) -> R
 /// Looks at the operation until it has ended, printing its steps. The controller may change meanwhile.
 async fn follow(context: &Context, id: &str) -> Result<Operation, Failure> {
     let begun = tokio::time::Instant::now();
-    let mut step = None;
+    let (mut step, mut line) = (None, ProgressLine::new());
     loop {
         let answer: ClusterAnswer = look_until(context, "cluster", LOST_FOR).await?;
         match answer.operation.filter(|operation| operation.id == id) {
-            Some(operation) if operation.outcome.is_some() => return Ok(operation),
+            Some(operation) if operation.outcome.is_some() => {
+                line.end();
+                return Ok(operation);
+            }
             Some(operation) => {
                 if step.as_ref() != Some(&operation.step) {
+                    line.end();
                     eprintln!("  {}", clean(&operation.step));
                 }
                 step = Some(operation.step);
+                line.show(&answer.cluster);
             }
             // It is published with the next cycle.
             None if step.is_none() && begun.elapsed() < SHOWN_WITHIN => {}

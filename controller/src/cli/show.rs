@@ -102,7 +102,7 @@ pub(super) fn kind(kind: &crate::view::OperationKind) -> &'static str {
         Bootstrap => "bootstrap",
         Failover { .. } => "failover",
         Switchover { .. } => "switchover",
-        Backup => "backup",
+        Backup { .. } => "backup",
         Restore { .. } => "restore",
     }
 }

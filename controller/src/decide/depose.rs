@@ -72,7 +72,7 @@ fn operation(view: View<'_>, record: Recorded<'_>, epoch: u64, because: &str) ->
     let step = format!("deposing; epoch {epoch} has begun");
     if let Some(running) = &view.seen.operation
         && running.outcome.is_none()
-        && !matches!(running.kind, OperationKind::Bootstrap | OperationKind::Backup)
+        && !matches!(running.kind, OperationKind::Bootstrap | OperationKind::Backup { .. })
     {
         let mut steps = running.steps.clone();
         steps.push(done);

@@ -27,9 +27,8 @@ fn report_unusable(view: View<'_>, plan: &mut Plan) {
 
 /// Has the backup source make the dump, and ends the operation when the snapshot is committed, or cannot be.
 fn back_up(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
-    let Some(operation) = view.seen.operation.as_ref().filter(|o| o.outcome.is_none() && o.kind == OperationKind::Backup) else {
-        return;
-    };
+    let Some(operation) = view.seen.operation.as_ref().filter(|o| o.outcome.is_none()) else { return };
+    let OperationKind::Backup { how } = operation.kind else { return };
     let end = |outcome: String, because: &str, plan: &mut Plan| {
         let operation = Operation { outcome: Some(outcome), step: "ended".into(), ..operation.clone() };
         plan.act(Action::SetOperation { operation: Box::new(operation) }, because);
@@ -41,7 +40,7 @@ fn back_up(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
     }
     let failure = |s: &State| s.uploads.failed_request.clone().filter(|(id, _)| *id == operation.id).map(|(_, why)| why);
     if let Some(why) = record.agents(view).find_map(|(_, s)| failure(s)) {
-        return end(format!("failed: {why}"), "the agent could not make the dump", plan);
+        return end(format!("failed: {why}"), "the agent could not make it", plan);
     }
     if view.seen.wall_ms > operation.deadline_ms {
         return end("failed: not committed within its time; see the upload errors in status".into(), "its time is over", plan);
@@ -49,7 +48,7 @@ fn back_up(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
     let Some(master) = record.serving_master(view) else { return };
     let source = replicas::backup_source(view, record, master);
     if let Some((agent, state)) = record.agents(view).find(|(_, s)| s.task_id == source && s.redis.is_some()) {
-        let order = Order::Backup { request_id: operation.id.clone() };
+        let order = Order::Backup { request_id: operation.id.clone(), how };
         plan.act(record.command(agent, state, order), format!("{} asked for a backup", operation.owner));
     }
 }

@@ -117,7 +117,7 @@ async fn an_ask_is_taken_on_or_refused_with_the_reply() {
     tokio::spawn(async move {
         for (accepted, _) in answers {
             let Asked { ask, reply } = asked.recv().await.unwrap();
-            assert_eq!(ask, Ask::Backup { owner: "ann".into() });
+            assert_eq!(ask, Ask::Backup { owner: "ann".into(), how: None });
             reply.send(Reply { accepted, operation_id: "x".into(), message: "because".into() }).unwrap();
         }
     });

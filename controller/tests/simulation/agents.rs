@@ -264,8 +264,7 @@ impl World {
             activity: x.restoring.as_ref().map(|subject| Activity {
                 what: "restoring".into(),
                 subject: subject.clone(),
-                done_bytes: 0,
-                total_bytes: 0,
+                ..Activity::default()
             }),
             uploads: x.uploads.clone(),
             settings: x.duty.settings.clone(),

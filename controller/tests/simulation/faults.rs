@@ -157,7 +157,7 @@ impl World {
         let ask = match self.dice.roll(6) {
             0..=2 => Ask::Switchover { owner, to: None, dry_run: false },
             3 => Ask::Switchover { owner, to: Some(self.dice.roll(most) as u32), dry_run: false },
-            4 => Ask::Backup { owner },
+            4 => Ask::Backup { owner, how: None },
             _ => Ask::Scale { owner, instances: self.dice.between(u64::from(self.setup.acks).max(1) + 1, most + 1) as u32 },
         };
         self.trace(|| format!("asked: {ask:?}"));

@@ -177,7 +177,7 @@ impl World {
                 self.agents[a].duty.settings = settings.clone();
                 self.end_job(a, Outcome::Done);
             }
-            Order::Backup { request_id } => {
+            Order::Backup { request_id, .. } => {
                 let (late, incarnation) = (self.dice.between(50_000, 500_000), self.agents[a].incarnation);
                 self.at(now + late, What::BackedUp(a, incarnation, request_id.clone()));
                 self.end_job(a, Outcome::Done);

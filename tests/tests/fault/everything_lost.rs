@@ -14,7 +14,8 @@ fn the_cluster_comes_back_from_the_latest_snapshot_in_hdfs() {
         data::load(&data::packages()?[..2000], &mut master).await?;
         cluster.cli(&["backup"]).await?;
         redis::cmd("SET").arg("second").arg(2).query_async::<()>(&mut master).await?;
-        cluster.cli(&["backup"]).await?;
+        let said = cluster.cli(&["backup", "--how", "stream"]).await?;
+        ensure!(said.contains("done: snapshot"), "{said}");
         let snapshots = cluster.wait_snapshots(2).await?;
         let content = Content::read(&mut master).await?;
         let before = cluster.status().await?;

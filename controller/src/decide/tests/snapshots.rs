@@ -91,7 +91,13 @@ fn nothing_starts_from_a_snapshot_while_a_survivor_has_not_told_its_place() {
 fn a_restore_under_way_is_not_begun_twice_and_its_server_is_then_named() {
     let busy = lost_everything().deposing().state(0, |s| {
         s.epoch = 5;
-        s.activity = Some(Activity { what: "restoring".into(), subject: SNAPSHOT.into(), done_bytes: 1, total_bytes: 2 });
+        s.activity = Some(Activity {
+            what: "restoring".into(),
+            subject: SNAPSHOT.into(),
+            done_bytes: 1,
+            total_bytes: 2,
+            ..Activity::default()
+        });
     });
     assert_eq!(busy.actions(), Vec::<String>::new());
     let closed = lost_everything().deposing().state(0, |s| {
@@ -120,7 +126,7 @@ fn a_backup_is_made_by_the_source_and_ends_with_its_snapshot() {
         case.seen(|s| {
             s.operation = Some(Operation {
                 id: "b1".into(),
-                kind: OperationKind::Backup,
+                kind: OperationKind::Backup { how: agent::snapshot::How::Stream },
                 owner: "me".into(),
                 epoch: 4,
                 step: String::new(),
@@ -132,7 +138,10 @@ fn a_backup_is_made_by_the_source_and_ends_with_its_snapshot() {
             });
         })
     };
-    assert_eq!(orders(&backup(Case::stable()).plan()), [(1, Order::Backup { request_id: "b1".into() })]);
+    assert_eq!(
+        orders(&backup(Case::stable()).plan()),
+        [(1, Order::Backup { request_id: "b1".into(), how: agent::snapshot::How::Stream })]
+    );
     let done = backup(Case::stable()).state(1, |s| {
         s.uploads.last = SNAPSHOT.parse().ok();
         s.uploads.last_request_id = Some("b1".into());
