@@ -17,6 +17,7 @@ use crate::process;
 use crate::record::Paths;
 use crate::redis::conf;
 use crate::secret::Secret;
+use crate::store;
 use crate::stream;
 
 /// Everything the agent understands.
@@ -65,6 +66,9 @@ pub const KEYS: &[Key] = &[
         "FILE",
         "File that agents of one host lock to back up one after the other; by default aurora-redis-fork-<host_id>.lock in TMPDIR or /tmp",
     ),
+    store::CONF_DIR,
+    store::KEYTAB,
+    store::PRINCIPAL,
     Key::value(
         "lease.module",
         "require|prefer|off",
@@ -120,6 +124,8 @@ pub struct Config {
     pub(crate) fork_memory_percent: u64,
     /// File that agents of one host lock before they fork.
     pub(crate) fork_lock: PathBuf,
+    /// How HDFS is reached.
+    pub hdfs: store::Access,
     /// The server program.
     pub program: Program,
     /// The module that bounds writes by the lease.
@@ -186,6 +192,7 @@ impl Config {
             },
             fork_memory_percent: layers.number("snapshots.fork_memory_percent", 0..=u64::from(u32::MAX)),
             fork_lock: layers.path("snapshots.fork_lock").unwrap_or_else(|| forks::default_lock(&host.host_id)),
+            hdfs: store::Access::read(&mut layers),
             program: program(&mut layers),
             lease_module: lease_module(&mut layers),
             client_password: layers.optional("redis.password_file", "a file of mode 0600 with one line", load_password),

@@ -81,7 +81,7 @@ fn prepare(config: Config, places: Places, spawner: Spawner) -> anyhow::Result<A
     let (notebook, damage) = Notebook::open(&places.memory(), &config.task_id)?;
     predecessor::settle(&notebook, &config.host).map_err(anyhow::Error::msg)?;
     let store = match &config.snapshots_uri {
-        Some(uri) => Some(Store::open(uri, &config.cluster, store::Options::default())?),
+        Some(uri) => Some(Store::open(uri, &config.cluster, store::Options::reaching(&config.hdfs))?),
         None => None,
     };
     let keeper = Keeper::start(&config.zookeeper, config.zookeeper_session);
@@ -168,7 +168,7 @@ async fn fetch(node: &Node, uri: &str, sha256: &str, dest: &std::path::Path) -> 
     }
     std::fs::create_dir_all(node.places.programs()).map_err(|e| e.to_string())?;
     let report = store::Report::new(Progress::default());
-    store::fetch_file(uri, sum, dest, &store::Options::default(), &report).await.map_err(|e| chain(&e))
+    store::fetch_file(uri, sum, dest, &store::Options::reaching(&node.config.hdfs), &report).await.map_err(|e| chain(&e))
 }
 
 /// Whether an earlier agent has fetched that very file.

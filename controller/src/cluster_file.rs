@@ -79,6 +79,9 @@ pub const KEYS: &[Key] = &[
         "How `backup` makes one: from a dump file that Redis writes, or from the replication stream, which needs no disk",
     )
     .or("dump"),
+    agent::store::CONF_DIR,
+    agent::store::KEYTAB,
+    agent::store::PRINCIPAL,
     Key::value("health.grace", "DURATION", "Failed health checks are forgiven this long after a start").or("60s"),
     Key::value("health.interval", "DURATION", "Time between health checks").or("10s"),
     Key::value("health.timeout", "DURATION", "Longest answer to one").or("5s"),
@@ -127,10 +130,13 @@ pub struct ClusterFile {
 }
 
 /// Keys that the agent understands under the same name, handed to it as flags.
-const PASSED: [(&str, &str); 7] = [
+const PASSED: [(&str, &str); 10] = [
     ("agent.config_file", "config"),
     ("secret_file", "secret-file"),
     ("snapshots.uri", "snapshots-uri"),
+    ("hdfs.conf_dir", "hdfs-conf-dir"),
+    ("hdfs.keytab", "hdfs-keytab"),
+    ("hdfs.principal", "hdfs-principal"),
     ("redis.server", "redis-server"),
     ("redis.server_uri", "redis-server-uri"),
     ("redis.server_sha256", "redis-server-sha256"),
@@ -188,7 +194,12 @@ impl ClusterFile {
     }
 
     fn check_together(&self, layers: &mut Layers) {
-        for (one, other) in [("redis.server_uri", "redis.server_sha256"), ("redis.server_sha256", "redis.server_uri")] {
+        for (one, other) in [
+            ("redis.server_uri", "redis.server_sha256"),
+            ("redis.server_sha256", "redis.server_uri"),
+            ("hdfs.keytab", "hdfs.principal"),
+            ("hdfs.principal", "hdfs.keytab"),
+        ] {
             if layers.is_set(one) && !layers.is_set(other) {
                 layers.reject(other, &format!("not set, but {one} is"));
             }

@@ -13,6 +13,7 @@ use agent::layers::values::{parse_cluster, parse_node, parse_store, parse_zookee
 use agent::layers::{self, Effective, Key, Layers, Mistakes, show_duration};
 use agent::record::Paths;
 use agent::secret::Secret;
+use agent::store;
 use agent::zk::Keeper;
 use aurora::client::{self, Endpoint};
 
@@ -56,6 +57,9 @@ pub const COMMAND_LINE_KEYS: &[Key] = &[
     SERVERSET_ROOT,
     SECRET_FILE,
     SNAPSHOTS_URI,
+    store::CONF_DIR,
+    store::KEYTAB,
+    store::PRINCIPAL,
     Key::value("output", "table|json", "For people or for programs").or("table"),
 ];
 
@@ -69,6 +73,9 @@ pub const KEYS: &[Key] = &[
     SERVERSET_ROOT,
     SECRET_FILE,
     SNAPSHOTS_URI,
+    store::CONF_DIR,
+    store::KEYTAB,
+    store::PRINCIPAL,
     Key::value(
         "http_host",
         "IP",
@@ -117,6 +124,8 @@ pub struct Place {
     pub secret: Option<Secret>,
     /// Store of the snapshots; absent when none are kept.
     pub snapshots_uri: Option<String>,
+    /// How HDFS is reached.
+    pub hdfs: store::Access,
 }
 
 /// How to find Aurora's scheduler.
@@ -192,8 +201,9 @@ impl Place {
             Secret::load(Path::new(file), &cluster).map_err(|error| chain(&error))
         });
         let snapshots_uri = layers.optional("snapshots.uri", "hdfs://NAMENODE[:PORT]/PATH or file:///PATH", parse_store);
+        let hdfs = store::Access::read(layers);
         let scheduler = Scheduler { at, credentials };
-        Place { cluster, zookeeper, zookeeper_root, scheduler, serverset_root, secret_file, secret, snapshots_uri }
+        Place { cluster, zookeeper, zookeeper_root, scheduler, serverset_root, secret_file, secret, snapshots_uri, hdfs }
     }
 }
 

@@ -10,6 +10,8 @@ use serde::Serialize;
 
 use agent::causes::chain;
 
+use crate::config::Place;
+
 /// Redis' default `maxclients` and what it needs besides.
 const OPEN_FILES: u64 = 10_032;
 /// A clock that is farther off confuses people and the ages of snapshots; safety does not rest on it. Milliseconds.
@@ -70,17 +72,16 @@ pub async fn scheduler(client: &aurora::Client) -> Check {
 }
 
 /// Whether a snapshot could be written: a small file is written, read back and removed.
-pub async fn store(uri: Option<&str>, cluster: &str) -> Check {
-    let Some(uri) = uri else {
+pub async fn store(place: &Place) -> Check {
+    let Some(uri) = place.snapshots_uri.as_deref() else {
         return Check::warn(
             "store",
             "no snapshots.uri is set: not checked",
             "set snapshots.uri to check that snapshots can be written",
         );
     };
-    let wrote = async { Store::open(uri, cluster, agent::store::Options::default())?.check_writable().await };
-    let next =
-        "check snapshots.uri, HADOOP_CONF_DIR and HADOOP_USER_NAME, that the directory belongs to this user, space and quota";
+    let wrote = async { Store::open(uri, &place.cluster, agent::store::Options::reaching(&place.hdfs))?.check_writable().await };
+    let next = "check snapshots.uri, hdfs.conf_dir, HADOOP_USER_NAME or hdfs.keytab, that the directory belongs to this user, space and quota";
     match tokio::time::timeout(STORE_TIMEOUT, wrote).await {
         Ok(Ok(took)) => {
             Check::ok("store", format!("{uri}: a file was written, read back and removed in {} ms", took.as_millis()))
@@ -248,15 +249,19 @@ mod tests {
         assert_eq!(skew("ZooKeeper's", 10_000, 13_000).verdict, Verdict::Warn);
     }
 
+    fn place(snapshots_uri: Option<String>) -> Place {
+        Place { cluster: "www/prod/cache".into(), snapshots_uri, ..Place::default() }
+    }
+
     #[tokio::test]
     async fn a_store_is_written_to_and_a_bad_one_named() {
         let root = root(&[("x", "")]);
-        let good = store(Some(&format!("file://{}", root.display())), "www/prod/cache").await;
+        let good = store(&place(Some(format!("file://{}", root.display())))).await;
         assert_eq!(good.verdict, Verdict::Ok, "{good:?}");
-        let bad = store(Some(&format!("file://{}/x/y", root.display())), "www/prod/cache").await;
+        let bad = store(&place(Some(format!("file://{}/x/y", root.display())))).await;
         assert_eq!(bad.verdict, Verdict::Fail, "{bad:?}");
         assert!(bad.next.is_some());
-        assert_eq!(store(None, "www/prod/cache").await.verdict, Verdict::Warn);
+        assert_eq!(store(&place(None)).await.verdict, Verdict::Warn);
         std::fs::remove_dir_all(root).unwrap();
     }
 }

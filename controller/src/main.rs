@@ -113,7 +113,7 @@ fn leadership(
     let store = place
         .snapshots_uri
         .as_ref()
-        .map(|uri| agent::store::Store::open(uri, &place.cluster, agent::store::Options::default()))
+        .map(|uri| agent::store::Store::open(uri, &place.cluster, agent::store::Options::reaching(&place.hdfs)))
         .transpose()
         .context("opening the store of the snapshots")?;
     let record = zk::watch_node(keeper, &place.paths().record());

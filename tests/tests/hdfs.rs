@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use agent::rdb;
 use agent::snapshot::{Manifest, Origin};
-use agent::store::{Deadlines, Error, Options, Progress, Report, Store};
+use agent::store::{Access, Deadlines, Error, Options, Progress, Report, Store};
 use anyhow::{Result, ensure};
 use tests::harness::Bench;
 use tests::harness::hdfs::Hdfs;
@@ -31,7 +31,7 @@ fn store(hdfs: &Hdfs) -> Result<Store> {
 fn options(hdfs: &Hdfs) -> Options {
     let seconds = Duration::from_secs;
     Options {
-        hadoop_conf_dir: Some(hdfs.conf_dir().into()),
+        access: Access { conf_dir: Some(hdfs.conf_dir().into()), kerberos: None },
         deadlines: Deadlines { call: CALL, ..Deadlines::default() },
         put_patience: seconds(60),
         get_patience: seconds(60),

@@ -13,7 +13,6 @@
 //! written to or renamed over. What [`Store::get`] hands out has been checked against its manifest and as a dump.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +21,7 @@ use futures_util::StreamExt;
 use crate::clock::unix_ms;
 use crate::snapshot::{MANIFEST_MAX_BYTES, Manifest, Marks, Problem, SnapshotId};
 
+mod access;
 mod error;
 mod files;
 mod get;
@@ -35,6 +35,7 @@ mod stream;
 mod tests;
 mod verify;
 
+pub use access::{Access, CONF_DIR, KEYTAB, Kerberos, PRINCIPAL};
 pub use error::{Error, Trouble, one_line};
 pub use files::Deadlines;
 pub use get::fetch_file;
@@ -55,8 +56,8 @@ const STALE_MS: u64 = 48 * 3600 * 1000;
 /// How the store is reached and how patient it is.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Directory of core-site.xml and hdfs-site.xml; absent for `HADOOP_CONF_DIR`, or none.
-    pub hadoop_conf_dir: Option<PathBuf>,
+    /// How HDFS is reached.
+    pub access: Access,
     /// User to act as in HDFS; absent for `HADOOP_USER_NAME`, or the process's own.
     pub user: Option<String>,
     /// Copies HDFS keeps of a snapshot. An upload that fails is tried again with fewer, which are brought up to this after it.
@@ -74,10 +75,17 @@ pub struct Options {
     pub longest_pause: Duration,
 }
 
+impl Options {
+    /// The defaults, for an HDFS that is reached like that.
+    pub fn reaching(access: &Access) -> Options {
+        Options { access: access.clone(), ..Options::default() }
+    }
+}
+
 impl Default for Options {
     fn default() -> Options {
         Options {
-            hadoop_conf_dir: None,
+            access: Access::default(),
             user: None,
             replication: 3,
             deadlines: Deadlines::default(),
@@ -395,7 +403,7 @@ fn open_files(uri: &str, options: &Options) -> Result<(Files, String), Error> {
         "hdfs" if host.is_empty() => Err(wrong("it has neither host nor nameservice")),
         "hdfs" => {
             let url = format!("hdfs://{host}");
-            let settings = hdfs::Settings { url, conf_dir: options.hadoop_conf_dir.clone(), user: options.user.clone() };
+            let settings = hdfs::Settings { url, access: options.access.clone(), user: options.user.clone() };
             Ok((Files::Hdfs(hdfs::Hdfs::new(settings, options.deadlines)?), path.into()))
         }
         _ => Err(wrong("its scheme is neither hdfs nor file")),

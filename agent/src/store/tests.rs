@@ -382,7 +382,7 @@ fn addresses_that_cannot_be_used_say_why() {
         ("hdfs://nn:8020/redis:6379", "':'"),
         ("hdfs://unknown-nameservice/x", "nameservice without a configuration"),
     ] {
-        let options = Options { hadoop_conf_dir: Some("/nonexistent".into()), ..Options::default() };
+        let options = Options { access: Access { conf_dir: Some("/nonexistent".into()), kerberos: None }, ..Options::default() };
         let text = Store::open(uri, CLUSTER, options).err().unwrap().to_string();
         assert!(text.contains(why), "{uri}: {text}");
     }

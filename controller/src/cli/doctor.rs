@@ -12,7 +12,7 @@ use agent::causes::chain;
 
 pub(super) async fn run(context: &Context) -> Result<(), Failure> {
     let mut checks = outside(context).await;
-    checks.push(store(context.place.snapshots_uri.as_deref(), &context.place.cluster).await);
+    checks.push(store(&context.place).await);
     checks.push(secret(context.place.secret_file.as_deref()));
     checks.extend(host(Path::new("/proc"), Path::new("/sys")));
     context.print(&checks, || checks.iter().map(render).collect())?;

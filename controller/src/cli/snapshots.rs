@@ -50,7 +50,7 @@ fn open(context: &Context) -> Result<Store, Failure> {
     let Some(uri) = &context.place.snapshots_uri else {
         return Err(Failure::Usage("snapshots.uri is not set: name the store by --snapshots-uri".into()));
     };
-    Ok(Store::open(uri, &context.place.cluster, Options::default())?)
+    Ok(Store::open(uri, &context.place.cluster, Options::reaching(&context.place.hdfs))?)
 }
 
 fn now_ms() -> u64 {

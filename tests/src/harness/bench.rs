@@ -4,8 +4,8 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -24,6 +24,8 @@ pub struct Bench {
     name: String,
     dir: PathBuf,
     network: Option<Network>,
+    /// Variables of every process started from now on.
+    env: Mutex<Vec<(&'static str, PathBuf)>>,
 }
 
 impl Bench {
@@ -53,7 +55,7 @@ impl Bench {
         let dir = std::env::temp_dir().join(format!("{PREFIX}{}-{number}-{name}", std::process::id()));
         std::fs::create_dir_all(&dir).with_context(|| format!("directory {}", dir.display()))?;
         let network = if hosts > 0 { Some(Network::new(number, hosts)?) } else { None };
-        Ok(Bench { name: name.into(), dir, network })
+        Ok(Bench { name: name.into(), dir, network, env: Mutex::default() })
     }
 
     fn drive<F, Fut>(self, test: F)
@@ -132,7 +134,18 @@ impl Bench {
         let mut words = host.wrapper().into_iter().map(PathBuf::from).chain([program.as_ref().to_path_buf()]);
         let mut command = Command::new(words.next().expect("the program at least"));
         command.args(words).env(MARK, &self.dir).current_dir(&self.dir);
+        command.envs(self.env());
         command
+    }
+
+    /// Sets a variable of every command made from now on.
+    pub fn set_env(&self, name: &'static str, value: PathBuf) {
+        self.env.lock().expect("nobody panics while holding it").push((name, value));
+    }
+
+    /// What [`Bench::set_env`] has set.
+    pub fn env(&self) -> Vec<(&'static str, PathBuf)> {
+        self.env.lock().expect("nobody panics while holding it").clone()
     }
 
     /// Starts `command` (made by [`Bench::command`]) as `name`.

@@ -15,7 +15,8 @@ use super::bench::Bench;
 use super::binaries;
 use super::clock::Clock;
 use super::haproxy::HaProxy;
-use super::hdfs::Hdfs;
+use super::hdfs::{Hdfs, Plan};
+use super::kdc::Kdc;
 use super::local_aurora::LocalAurora;
 use super::netns::Host;
 use super::ports::Port;
@@ -106,13 +107,22 @@ impl Cluster {
         let hdfs = match options.store {
             Store::Files => None,
             Store::Hdfs(datanodes) => Some(Hdfs::start(bench, datanodes).await?),
+            Store::Pair(datanodes) => Some(Hdfs::start_as(bench, Plan { datanodes, pair: true, ..Plan::default() }).await?),
+            Store::Secured => {
+                let kdc = Some(Kdc::start(bench).await?);
+                Some(Hdfs::start_as(bench, Plan { datanodes: 1, kdc, ..Plan::default() }).await?)
+            }
+            Store::SmallDisk(mib) => {
+                Some(Hdfs::start_as(bench, Plan { datanodes: 1, disk_mib: Some(mib), ..Plan::default() }).await?)
+            }
         };
         let aurora = LocalAurora::start(bench, &zookeeper.connect_string(), &hosts).await?;
         let store = match &hdfs {
             Some(hdfs) => hdfs.uri() + "/aurora-redis",
             None => format!("file://{}", bench.subdir("store")?.display()),
         };
-        let files = Files::write(bench, &options, &zookeeper, &store)?;
+        let files =
+            Files::write(bench, &options, &zookeeper, &store, &hdfs.as_ref().map(Hdfs::client_config).unwrap_or_default())?;
         let secret = agent::secret::Secret::load(&bench.dir().join("secret"), CLUSTER)?;
         let mut cluster = Cluster {
             bench: bench.clone(),

@@ -1,4 +1,5 @@
-//! A real HDFS from Maven's jars: one NameNode and some DataNodes as processes, killed, frozen and restarted by pid.
+//! A real HDFS from Maven's jars: one NameNode or a pair and some DataNodes as processes, killed, frozen and restarted by pid. Secured by
+//! Kerberos where it is asked for.
 //!
 //! Timings are small, so that a dead DataNode is noticed in 12 s instead of 10 min; nothing else is unlike a real one. DataNodes keep their
 //! ports through a restart: clients sent to the old one would fail otherwise.
@@ -12,23 +13,56 @@ use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
 use super::bench::Bench;
+use super::kdc::{Kdc, REALM};
 use super::netns::Host;
 use super::ports::Port;
 use super::process::Process;
 use super::{binaries, wait};
 
+mod site;
+
+const HA_ADMIN: &str = "org.apache.hadoop.hdfs.tools.DFSHAAdmin";
+/// Lifetime of the tickets of a secured one's clients.
+pub const TICKETS: Duration = Duration::from_secs(10);
+const HOUR: Duration = Duration::from_secs(3600);
+/// `hdfs dfs`.
+pub const FS_SHELL: &str = "org.apache.hadoop.fs.FsShell";
+/// `hdfs dfsadmin`.
+pub const ADMIN: &str = "org.apache.hadoop.hdfs.tools.DFSAdmin";
 const NAMENODE: &str = "org.apache.hadoop.hdfs.server.namenode.NameNode";
 const DATANODE: &str = "org.apache.hadoop.hdfs.server.datanode.DataNode";
+/// The pair's name.
+const NAMESERVICE: &str = "pair";
 /// How long a start may take; some seconds are usual, half a minute when the machine is busy.
 const START: Duration = Duration::from_secs(90);
 
-/// One NameNode with its DataNodes.
+/// What kind of HDFS.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// DataNodes.
+    pub datanodes: usize,
+    /// Two NameNodes, the first active, under one nameservice.
+    pub pair: bool,
+    /// Secured by this KDC.
+    pub kdc: Option<Kdc>,
+    /// Size of each DataNode's disk, MiB; absent for the machine's. Needs root.
+    pub disk_mib: Option<u32>,
+}
+
+/// NameNode and DataNodes.
 #[derive(Debug)]
 pub struct Hdfs {
+    /// The KDC of one that is secured.
+    pub kdc: Option<Kdc>,
     bench: Arc<Bench>,
     host: Host,
-    namenode: Daemon,
+    namenodes: Vec<Daemon>,
+    /// Which of them is active, or was when it was killed.
+    active: usize,
     datanodes: Vec<Daemon>,
+    /// Keytabs of daemons and of clients, where it is secured.
+    keytabs: Option<[PathBuf; 2]>,
+    disk_mib: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -44,65 +78,128 @@ struct Daemon {
 impl Hdfs {
     /// Formats and starts it outside the hosts with so many DataNodes, and waits until it can be written to.
     pub async fn start(bench: &Arc<Bench>, datanodes: usize) -> Result<Hdfs> {
+        Hdfs::start_as(bench, Plan { datanodes, ..Plan::default() }).await
+    }
+
+    /// As [`Hdfs::start`], of any kind.
+    pub async fn start_as(bench: &Arc<Bench>, plan: Plan) -> Result<Hdfs> {
         let host = bench.here();
         let daemon = |name: String, class, ports| -> Result<Daemon> {
             let conf = bench.subdir(&format!("hdfs/{name}/conf"))?;
             let ports = (0..ports).map(|_| bench.port(&host)).collect::<Result<Vec<Port>>>()?;
             Ok(Daemon { name, class, conf, ports, process: None })
         };
-        let namenode = daemon("namenode".into(), NAMENODE, 2)?;
-        let datanodes = (1..=datanodes).map(|i| daemon(format!("datanode{i}"), DATANODE, 3)).collect::<Result<Vec<_>>>()?;
-        let mut hdfs = Hdfs { bench: bench.clone(), host, namenode, datanodes };
-        hdfs.configure(&hdfs.namenode, &[])?;
-        for daemon in &hdfs.datanodes {
-            let address = |i: usize| format!("{}:{}", hdfs.host.address, daemon.ports[i].number());
-            let own = [
-                ("dfs.datanode.data.dir", format!("file://{}", daemon.conf.with_file_name("data").display())),
-                ("dfs.datanode.address", address(0)),
-                ("dfs.datanode.http.address", address(1)),
-                ("dfs.datanode.ipc.address", address(2)),
-            ];
-            hdfs.configure(daemon, &own)?;
-        }
+        let namenodes = (1..=if plan.pair { 2 } else { 1 }).map(|i| daemon(format!("namenode{i}"), NAMENODE, 2));
+        let namenodes = namenodes.collect::<Result<Vec<_>>>()?;
+        let datanodes = (1..=plan.datanodes).map(|i| daemon(format!("datanode{i}"), DATANODE, 3)).collect::<Result<Vec<_>>>()?;
+        let bench = bench.clone();
+        let (kdc, disk_mib, keytabs) = (plan.kdc, plan.disk_mib, None);
+        let mut hdfs = Hdfs { kdc, bench, host, namenodes, active: 0, datanodes, keytabs, disk_mib };
+        hdfs.make_keytabs()?;
+        hdfs.write_configuration()?;
         hdfs.format().await?;
-        hdfs.namenode.process = Some(hdfs.launch(&hdfs.namenode)?);
+        for i in 0..hdfs.namenodes.len() {
+            hdfs.namenodes[i].process = Some(hdfs.launch(&hdfs.namenodes[i])?);
+        }
         for i in 0..hdfs.datanodes.len() {
             hdfs.datanodes[i].process = Some(hdfs.launch(&hdfs.datanodes[i])?);
         }
+        if hdfs.namenodes.len() > 1 {
+            hdfs.activate(0).await?;
+        }
         hdfs.wait_writable(hdfs.datanodes.len()).await?;
+        if hdfs.kdc.is_some() {
+            hdfs.tool(FS_SHELL, &["-mkdir", "/aurora-redis"]).await?;
+            hdfs.tool(FS_SHELL, &["-chown", "aurora", "/aurora-redis"]).await?;
+        }
         Ok(hdfs)
     }
 
-    /// `hdfs://host:port`.
+    /// `hdfs://host:port`, or `hdfs://nameservice` of a pair.
     pub fn uri(&self) -> String {
-        format!("hdfs://{}:{}", self.host.address, self.namenode.ports[0].number())
+        match &self.namenodes[..] {
+            [only] => format!("hdfs://{}:{}", self.host.address, only.ports[0].number()),
+            _ => format!("hdfs://{NAMESERVICE}"),
+        }
+    }
+
+    /// Keytab of the clients' principal `aurora`, where it is secured.
+    pub fn client_keytab(&self) -> Option<&Path> {
+        self.keytabs.as_ref().map(|[_, clients]| clients.as_path())
+    }
+
+    /// Lines for the configuration of our programs, where the address is not enough.
+    pub fn client_config(&self) -> String {
+        let mut lines = String::new();
+        if self.namenodes.len() > 1 || self.keytabs.is_some() {
+            lines += &format!("hdfs.conf_dir = '{}'\n", self.conf_dir().display());
+        }
+        if let Some(keytab) = self.client_keytab() {
+            lines += &format!("hdfs.keytab = '{}'\nhdfs.principal = 'aurora'\n", keytab.display());
+        }
+        lines
+    }
+
+    /// Makes NameNode `i` of a pair the active one, whatever the other one says or does.
+    pub async fn activate(&mut self, i: usize) -> Result<()> {
+        let name = format!("nn{}", i + 1);
+        let other = 1 - i;
+        if self.namenodes[other].process.is_some() && self.active == other {
+            // A frozen one cannot be asked, and need not.
+            let _ = tokio::time::timeout(
+                Duration::from_secs(5),
+                self.tool(HA_ADMIN, &["-transitionToStandby", &format!("nn{}", other + 1)]),
+            )
+            .await;
+        }
+        wait::until(&format!("{name} is active"), START, async || {
+            self.tool(HA_ADMIN, &["-transitionToActive", "--forceactive", &name]).await
+        })
+        .await?;
+        self.active = i;
+        Ok(())
+    }
+
+    /// Which of a pair's NameNodes is active, or was when it was killed.
+    pub fn active(&self) -> usize {
+        self.active
     }
 
     /// Directory of core-site.xml and hdfs-site.xml, for clients.
     pub fn conf_dir(&self) -> &Path {
-        &self.namenode.conf
+        &self.namenodes[0].conf
     }
 
     /// kill -9 of the NameNode.
     pub fn kill_namenode(&mut self) {
-        self.namenode.process = None;
+        self.namenodes[self.active].process = None;
     }
 
     /// Starts a killed NameNode again on its data and waits until it can be written to, with at least one DataNode.
     pub async fn restart_namenode(&mut self) -> Result<()> {
-        self.namenode.process = Some(self.launch(&self.namenode)?);
+        self.namenodes[self.active].process = Some(self.launch(&self.namenodes[self.active])?);
         let running = self.datanodes.iter().filter(|d| d.process.is_some()).count();
         self.wait_writable(running).await
     }
 
+    /// Starts every killed NameNode of a pair again, as a standby.
+    pub fn restart_standby(&mut self) -> Result<()> {
+        for i in 0..self.namenodes.len() {
+            if self.namenodes[i].process.is_none() {
+                self.namenodes[i].process = Some(self.launch(&self.namenodes[i])?);
+            }
+        }
+        Ok(())
+    }
+
     /// SIGSTOP: the NameNode hangs, its connections stay open.
     pub fn freeze_namenode(&self) {
-        self.namenode.signal(Signal::STOP);
+        self.namenodes[self.active].signal(Signal::STOP);
     }
 
     /// SIGCONT after [`Hdfs::freeze_namenode`].
     pub fn thaw_namenode(&self) {
-        self.namenode.signal(Signal::CONT);
+        self.namenodes[self.active].signal(Signal::CONT);
     }
 
     /// kill -9 of DataNode `i`, from 0.
@@ -147,10 +244,10 @@ impl Hdfs {
     pub async fn wait_writable(&self, datanodes: usize) -> Result<()> {
         let what = format!("HDFS at {} takes writes with {datanodes} DataNodes", self.uri());
         wait::until(&what, START, async || {
-            for daemon in std::iter::once(&self.namenode).chain(&self.datanodes) {
+            for daemon in self.namenodes.iter().chain(&self.datanodes) {
                 daemon.process.as_ref().map_or(Ok(()), Process::check_alive)?;
             }
-            let safe_mode = self.jmx(&self.namenode, "NameNode", "NameNodeInfo", "Safemode").await?;
+            let safe_mode = self.jmx(&self.namenodes[self.active], "NameNode", "NameNodeInfo", "Safemode").await?;
             if safe_mode != "" {
                 bail!("safe mode: {safe_mode}");
             }
@@ -161,7 +258,7 @@ impl Hdfs {
                     bail!("DataNode {i}: {actors}");
                 }
             }
-            let live = self.jmx(&self.namenode, "NameNode", "FSNamesystemState", "NumLiveDataNodes").await?;
+            let live = self.jmx(&self.namenodes[self.active], "NameNode", "FSNamesystemState", "NumLiveDataNodes").await?;
             if live.as_u64() != u64::try_from(datanodes).ok() {
                 bail!("{live} live DataNodes");
             }
@@ -172,7 +269,10 @@ impl Hdfs {
 
     /// What one of Hadoop's own commands prints, e.g. class `org.apache.hadoop.fs.FsShell` with `-ls -R /`.
     pub async fn tool(&self, class: &str, arguments: &[&str]) -> Result<String> {
-        let mut java = self.java(&self.namenode.conf)?;
+        let mut java = self.java(self.conf_dir())?;
+        if let Some(cache) = self.log_in()? {
+            java.env("KRB5CCNAME", cache);
+        }
         java.arg(class).args(arguments);
         let output = tokio::task::spawn_blocking(move || java.output()).await??;
         if !output.status.success() {
@@ -191,12 +291,36 @@ impl Hdfs {
     }
 
     async fn format(&self) -> Result<()> {
-        let mut java = self.java(&self.namenode.conf)?;
+        let mut java = self.java(self.conf_dir())?;
         java.arg(NAMENODE).args(["-format", "-force", "-nonInteractive"]);
         let format = self.bench.start("namenode-format", java)?;
         let status = wait::until_now("the NameNode is formatted", START, || format.exited().context("it runs")).await?;
         if !status.success() {
             bail!("formatting the NameNode: {status}\n{}", format.last_words());
+        }
+        if let [first, second] = &self.namenodes[..] {
+            copy_dir(&first.conf.with_file_name("name"), &second.conf.with_file_name("name"))?;
+        }
+        Ok(())
+    }
+
+    /// A fresh ticket of the daemons' principal, which is the superuser; absent where it is not secured.
+    fn log_in(&self) -> Result<Option<String>> {
+        let (Some([daemons, _]), Some(kdc)) = (&self.keytabs, &self.kdc) else { return Ok(None) };
+        let cache = format!("FILE:{}", daemons.with_file_name("tool-tickets").display());
+        let mut kinit = kdc.command("kinit")?;
+        kinit.args(["-c", &cache, "-k", "-t"]).arg(daemons).arg(format!("nn/localhost@{REALM}"));
+        let output = kinit.output()?;
+        if !output.status.success() {
+            bail!("kinit: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(Some(cache))
+    }
+
+    fn make_keytabs(&mut self) -> Result<()> {
+        if let Some(kdc) = &self.kdc {
+            let daemons = kdc.keytab("daemons.keytab", &["nn/localhost", "dn/localhost", "HTTP/localhost"], HOUR)?;
+            self.keytabs = Some([daemons, kdc.keytab("clients.keytab", &["aurora"], TICKETS)?]);
         }
         Ok(())
     }
@@ -204,7 +328,27 @@ impl Hdfs {
     fn launch(&self, daemon: &Daemon) -> Result<Process> {
         let mut java = self.java(&daemon.conf)?;
         java.arg(daemon.class);
-        self.bench.start(&daemon.name, java)
+        match self.disk_mib.filter(|_| daemon.class == DATANODE) {
+            Some(mib) => self.bench.start(&daemon.name, self.on_a_small_disk(&java, daemon, mib)?),
+            None => self.bench.start(&daemon.name, java),
+        }
+    }
+
+    /// The command with the DataNode's directory on a disk of its own, seen by nobody else and gone with the process.
+    fn on_a_small_disk(&self, java: &Command, daemon: &Daemon, mib: u32) -> Result<Command> {
+        let data = self.bench.subdir(&format!("hdfs/{}/data", daemon.name))?;
+        let mut command = self.bench.command(&self.host, binaries::tool("unshare")?);
+        let script = format!("mount -t tmpfs -o size={mib}m tmpfs '{}' && exec \"$@\"", data.display());
+        command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
+        command.arg(java.get_program()).args(java.get_args());
+        Ok(command)
+    }
+
+    /// Directory on the disk of DataNode `i`, for filling it up.
+    pub fn disk(&self, i: usize) -> Result<PathBuf> {
+        let process = self.datanodes[i].process.as_ref().context("it does not run")?;
+        let data = self.datanodes[i].conf.with_file_name("data");
+        Ok(PathBuf::from(format!("/proc/{}/root{}", process.pid(), data.display())))
     }
 
     fn java(&self, conf: &Path) -> Result<Command> {
@@ -216,62 +360,11 @@ impl Hdfs {
             "-XX:-UsePerfData",
             "-Djava.net.preferIPv4Stack=true",
         ]);
+        if let Some(kdc) = &self.kdc {
+            java.arg(format!("-Djava.security.krb5.conf={}", kdc.client_file().display()));
+        }
         java.arg("-cp").arg(format!("{}:{}/*", conf.display(), binaries::cached("hdfs")?.display()));
         Ok(java)
-    }
-
-    fn configure(&self, daemon: &Daemon, own: &[(&str, String)]) -> Result<()> {
-        // Without these (the jars hold none) the NameNode's HTTP server, and so its JMX, does not start.
-        for page in ["hdfs", "datanode"] {
-            std::fs::create_dir_all(daemon.conf.join("webapps").join(page))?;
-        }
-        let core = [
-            ("fs.defaultFS", self.uri()),
-            ("hadoop.tmp.dir", daemon.conf.with_file_name("tmp").display().to_string()),
-            ("ipc.client.connect.max.retries", "3".into()),
-        ];
-        std::fs::write(daemon.conf.join("core-site.xml"), xml(&core))?;
-        let site: Vec<(&str, String)> = self.site().into_iter().chain(own.iter().cloned()).collect();
-        std::fs::write(daemon.conf.join("hdfs-site.xml"), xml(&site))?;
-        let log = "log4j.rootLogger=INFO,A\nlog4j.appender.A=org.apache.log4j.ConsoleAppender\nlog4j.appender.A.target=System.err\n\
-                   log4j.appender.A.layout=org.apache.log4j.PatternLayout\n\
-                   log4j.appender.A.layout.ConversionPattern=%d{HH:mm:ss.SSS} %-5p %c{1} %m%n\n";
-        std::fs::write(daemon.conf.join("log4j.properties"), log).context("log4j.properties")
-    }
-
-    /// What NameNode, DataNodes and clients share.
-    fn site(&self) -> Vec<(&'static str, String)> {
-        let address = |i: usize| format!("{}:{}", self.host.address, self.namenode.ports[i].number());
-        let name_dir = self.namenode.conf.with_file_name("name");
-        let mut site = vec![
-            ("dfs.namenode.rpc-address", address(0)),
-            ("dfs.namenode.http-address", address(1)),
-            ("dfs.namenode.name.dir", format!("file://{}", name_dir.display())),
-            ("dfs.namenode.safemode.min.datanodes", self.datanodes.len().min(1).to_string()),
-            ("dfs.datanode.hostname", self.host.address.clone()),
-            ("dfs.replication", self.datanodes.len().clamp(1, 3).to_string()),
-        ];
-        let fixed = [
-            ("dfs.namenode.handler.count", "4"),
-            ("dfs.namenode.service.handler.count", "2"),
-            ("dfs.datanode.handler.count", "2"),
-            ("dfs.namenode.safemode.extension", "0"),
-            ("dfs.namenode.edits.noeditlogchannelflush", "true"),
-            ("dfs.namenode.fs-limits.min-block-size", "4096"),
-            // A DataNode counts as dead after 2 x 1 s + 10 x 1 s.
-            ("dfs.heartbeat.interval", "1"),
-            ("dfs.namenode.heartbeat.recheck-interval", "1000"),
-            ("dfs.namenode.stale.datanode.interval", "3000"),
-            ("dfs.namenode.avoid.read.stale.datanode", "true"),
-            ("dfs.namenode.avoid.write.stale.datanode", "true"),
-            ("dfs.namenode.redundancy.interval.seconds", "1s"),
-            ("dfs.namenode.datanode.registration.ip-hostname-check", "false"),
-            // Small disks do: no gigabyte kept free, no room for a whole default block wanted.
-            ("dfs.datanode.du.reserved", "0"),
-            ("dfs.datanode.round-robin-volume-choosing-policy.additional-available-space", "0"),
-        ];
-        site.extend(fixed.map(|(name, value)| (name, value.to_owned())));
-        site
     }
 }
 
@@ -283,7 +376,16 @@ impl Daemon {
     }
 }
 
-fn xml(properties: &[(&str, String)]) -> String {
-    let property = |(name, value): &(&str, String)| format!("  <property><name>{name}</name><value>{value}</value></property>\n");
-    format!("<configuration>\n{}</configuration>\n", properties.iter().map(property).collect::<String>())
+fn copy_dir(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let there = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_dir(&entry.path(), &there)?;
+        } else {
+            std::fs::copy(entry.path(), there)?;
+        }
+    }
+    Ok(())
 }

@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod data;
 pub mod haproxy;
 pub mod hdfs;
+pub mod kdc;
 pub mod local_aurora;
 pub mod netns;
 pub mod ports;

@@ -7,7 +7,7 @@ use tests::harness::Bench;
 use tests::harness::cluster::{Cluster, LIMIT, Options, Store};
 
 /// The product's own deadlines on HDFS are longer than those of the rest.
-const HDFS_LIMIT: Duration = Duration::from_secs(180);
+pub const HDFS_LIMIT: Duration = Duration::from_secs(180);
 
 #[test]
 fn the_dump_arrives_when_hdfs_is_back() {

@@ -74,7 +74,7 @@ async fn the_first_of_two_hangs(bench: &Arc<Bench>, hdfs: &Hdfs, id: &SnapshotId
     std::fs::write(conf.join("core-site.xml"), "<configuration></configuration>")?;
     std::fs::write(conf.join("hdfs-site.xml"), format!("<configuration>{}</configuration>", site.concat()))?;
     let deadlines = Deadlines { call: Duration::from_secs(1), ..Deadlines::default() };
-    let options = Options { hadoop_conf_dir: Some(conf), deadlines, ..options(hdfs) };
+    let options = Options { access: Access { conf_dir: Some(conf), kerberos: None }, deadlines, ..options(hdfs) };
     let store = Store::open("hdfs://two/aurora", CLUSTER, options)?;
     ensure!(fails(Duration::from_secs(3), store.list()).await?.kind() == "timeout");
     let begun = Instant::now();

@@ -16,6 +16,12 @@ pub enum Store {
     Files,
     /// A real HDFS with that many DataNodes.
     Hdfs(usize),
+    /// The same with two NameNodes, one of them active.
+    Pair(usize),
+    /// A real HDFS with one DataNode, secured by Kerberos, its clients' tickets good for ten seconds.
+    Secured,
+    /// A real HDFS with one DataNode on a disk of that many MiB.
+    SmallDisk(u32),
 }
 
 /// What kind of cluster.
@@ -82,13 +88,13 @@ pub struct Files {
 }
 impl Files {
     /// Writes the configuration of agents, controllers and command line, the cluster file and the secret.
-    pub fn write(bench: &Bench, options: &Options, zookeeper: &ZooKeeper, store: &str) -> Result<Files> {
+    pub fn write(bench: &Bench, options: &Options, zookeeper: &ZooKeeper, store: &str, hdfs: &str) -> Result<Files> {
         let dir = bench.dir();
         let secret = dir.join("secret");
         std::fs::write(&secret, uuid::Uuid::new_v4().simple().to_string())?;
         std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;
         let place = format!("secret_file = '{}'\nsnapshots.uri = '{store}'\n", secret.display());
-        let named = format!("cluster = '{CLUSTER}'\nzookeeper = '{}'\n{place}", zookeeper.connect_string());
+        let named = format!("cluster = '{CLUSTER}'\nzookeeper = '{}'\n{place}{hdfs}", zookeeper.connect_string());
         // Placement takes the least loaded host, so a wide limit still spreads them.
         let cluster = format!(
             "cluster = '{CLUSTER}'\ninstances = {}\n{place}save = '{}'\nquit_wait = '5s'\naurora.constraints.host = 'limit:9'\n{}\n\
@@ -97,12 +103,12 @@ impl Files {
             options.instances,
             options.save,
             options.cluster_config,
-            agent_program(dir, options.held)?.display(),
+            agent_program(bench, options.held)?.display(),
             dir.join("agent.toml").display(),
         );
         let Options { agent_config, redis_config, .. } = options;
         let server = options.server.path()?;
-        let agent = format!("{agent_config}[redis]\nserver = '{}'\n[redis.config]\n{redis_config}", server.display());
+        let agent = format!("{hdfs}{agent_config}[redis]\nserver = '{}'\n[redis.config]\n{redis_config}", server.display());
         let files = Files {
             agent: dir.join("agent.toml"),
             controller: dir.join("controller.toml"),
@@ -119,16 +125,20 @@ impl Files {
 
 /// What the scheduler starts as the agent: the agent itself, or a script that first waits while a file `held-<instance>` is there, and then
 /// gives it the host id in the file `host-<instance>`, if there is one.
-fn agent_program(dir: &Path, held: bool) -> Result<PathBuf> {
+fn agent_program(bench: &Bench, held: bool) -> Result<PathBuf> {
     let agent = binaries::ours("aurora-redis-agent")?;
-    if !held {
+    // Tasks start with an environment of their own, so what the bench sets has to be set again.
+    let sets: Vec<String> = bench.env().iter().map(|(name, value)| format!("export {name}='{}'\n", value.display())).collect();
+    if !held && sets.is_empty() {
         return Ok(agent);
     }
+    let dir = bench.dir();
     let script = dir.join("held-agent");
+    let sets = sets.concat();
     let find = "for word; do [ \"$last\" = --instance ] && instance=$word; last=$word; done";
     let wait = format!("while [ -e '{}'/held-\"$instance\" ]; do sleep 0.05; done", dir.display());
     let id = format!("id='{}'/host-\"$instance\"; [ ! -e \"$id\" ] || set -- \"$@\" --host-id \"$(cat \"$id\")\"", dir.display());
-    std::fs::write(&script, format!("#!/bin/sh\n{find}\n{wait}\n{id}\nexec '{}' \"$@\"\n", agent.display()))?;
+    std::fs::write(&script, format!("#!/bin/sh\n{sets}{find}\n{wait}\n{id}\nexec '{}' \"$@\"\n", agent.display()))?;
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
     Ok(script)
 }
