@@ -110,12 +110,11 @@ impl Hdfs {
         let call = f(self.client().clone(), path.to_owned());
         match self.io.run(what, path, self.deadlines.call, call).await {
             Ok(done) => done.map_err(|e| trouble::of_call(what, path, &e, &self.settings.access)),
-            Err(e) => {
-                if e.trouble() == Some(Trouble::Timeout) {
-                    self.renew();
-                }
-                Err(e)
+            Err(e) if e.trouble() == Some(Trouble::Timeout) => {
+                self.renew();
+                Err(trouble::of_silence(e, &self.settings.access))
             }
+            Err(e) => Err(e),
         }
     }
 

@@ -47,7 +47,7 @@ async fn tickets_expire(cluster: &mut Cluster) -> anyhow::Result<()> {
 
 async fn the_kdc_is_away(cluster: &mut Cluster) -> anyhow::Result<()> {
     kdc(cluster)?.freeze();
-    refused(cluster, &["Cannot contact any KDC", "KRB5_CONFIG"]).await?;
+    refused(cluster, &["no answer within 20 s", "KDC", "KRB5_CONFIG"]).await?;
     kdc(cluster)?.kill();
     refused(cluster, &["Cannot contact any KDC", "KRB5_CONFIG"]).await?;
     // A fresh agent has no ticket yet; the one that uploads is a replica's.

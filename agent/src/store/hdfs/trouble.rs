@@ -16,6 +16,16 @@ pub(super) fn of_call(what: &'static str, path: &str, error: &HdfsError, access:
     told
 }
 
+/// A call without an answer: its login may have waited for the KDC, which the client library does not tell.
+pub(super) fn of_silence(mut error: Error, access: &Access) -> Error {
+    if let Error::Remote { why, .. } = &mut error
+        && access.kerberos.is_some()
+    {
+        why.push_str(": does the NameNode hang, or the KDC that krb5.conf (KRB5_CONFIG) names?");
+    }
+    error
+}
+
 fn hint(error: &HdfsError, access: &Access) -> Option<String> {
     let who = access.kerberos.as_ref().map(|k| format!("hdfs.principal {} with hdfs.keytab {}", k.principal, k.keytab.display()));
     let ticket = "a ticket in KRB5CCNAME; set hdfs.keytab and hdfs.principal to have tickets got and renewed".to_owned();

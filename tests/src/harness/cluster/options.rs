@@ -1,7 +1,7 @@
 //! What kind of cluster, and the files that make it so.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 
