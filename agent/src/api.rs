@@ -271,7 +271,7 @@ pub struct State {
     pub instance: u32,
     /// Aurora task id.
     pub task_id: String,
-    /// Highest epoch seen, kept on disk.
+    /// Highest epoch seen, kept over restarts of the agent.
     pub epoch: Epoch,
     /// Highest record version seen within `generation`.
     #[serde(default)]

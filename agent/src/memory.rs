@@ -1,6 +1,6 @@
 //! What an agent must not forget when its process ends: what it has obeyed, and which server it ran.
 //!
-//! One small file in the sandbox ([`crate::slots`], JSON in it), on the disk before anything that depends on it is done. A restarted agent
+//! One small file in the sandbox ([`crate::slots`], JSON in it), written before anything that depends on it is done. A restarted agent
 //! finds there the server of its predecessor, proves it gone and reports it as evidence.
 
 use std::io;
@@ -83,7 +83,7 @@ impl Memory {
 pub(crate) struct Notebook {
     path: PathBuf,
     memory: Mutex<Memory>,
-    /// What the file holds. Locked while it is written: who only looks does not wait for the disk.
+    /// What the file holds. Locked while it is written: who only looks does not wait.
     written: Mutex<Written>,
     /// Whether an earlier agent of this task was here.
     was_here: bool,
@@ -150,7 +150,7 @@ impl Notebook {
         self.memory.lock().expect("no panic while locked").clone()
     }
 
-    /// Changes the content and puts it on disk; on an error the content has not changed.
+    /// Changes the content and writes it to the file; on an error the content has not changed.
     pub fn change(&self, change: impl FnOnce(&mut Memory)) -> Result<(), Error> {
         let mut written = self.written.lock().expect("no panic while locked");
         let mut next = self.get();
@@ -167,7 +167,7 @@ impl Notebook {
         Ok(())
     }
 
-    /// Notes a version of the record in the generation and epoch that are known already. The disk gets it with the next change: a server
+    /// Notes a version of the record in the generation and epoch that are known already. The file gets it with the next change: a server
     /// that a command could be meant for does not outlive the agent, so nothing depends on it there.
     pub fn note_version(&self, version: i32) {
         let mut memory = self.memory.lock().expect("no panic while locked");

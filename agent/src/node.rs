@@ -132,13 +132,6 @@ impl Node {
         noted
     }
 
-    /// The same off the runtime's threads, for what others need not wait for.
-    pub async fn note(self: &Arc<Node>, change: impl FnOnce(&mut Memory) + Send + 'static) -> Result<(), memory::Error> {
-        let node = self.clone();
-        let written = tokio::task::spawn_blocking(move || node.notebook.change(change)).await;
-        written.unwrap_or_else(|broken| std::panic::resume_unwind(broken.into_panic()))
-    }
-
     /// A look at the parts.
     pub fn look<T>(&self, look: impl FnOnce(&Parts) -> T) -> T {
         look(&self.parts.lock().expect("no panic while locked"))
@@ -253,7 +246,7 @@ async fn watch_over(node: Arc<Node>, server: Arc<Server>) {
     let death = api::Death { run_id: server.run_id().to_owned(), proof: proof.clone(), at_ms: unix_ms() };
     let unassigned = node.look(|parts| parts.duty.role == Role::None && !parts.stopping && !parts.duty.withdrawn);
     let last_words = if unassigned { node.places.log_tail() } else { String::new() };
-    // Said at once: that it is on disk too matters to the next agent only.
+    // Said at once: that it is in the memory too matters to the next agent only.
     node.change(|parts| {
         parts.death = Some(death.clone());
         parts.server = None;
@@ -272,11 +265,10 @@ async fn watch_over(node: Arc<Node>, server: Arc<Server>) {
         }
     });
     node.lease.lay_down(&server, false).await;
-    let noted = node.note(move |memory| {
+    let noted = node.notebook.change(|memory| {
         memory.note_death(death);
         memory.server = None;
     });
-    let noted = noted.await;
     node.change(|parts| {
         if noted.is_ok() {
             parts.death = None;

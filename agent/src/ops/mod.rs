@@ -1,7 +1,7 @@
-//! Commands: one at a time, gated, with what was obeyed on disk before it is done.
+//! Commands: one at a time, gated, with what is obeyed in the agent's memory before it is done.
 //!
 //! One file per command with one public function. Order in [`execute`]: read the record if the stamp is newer than what was read; ask the
-//! gate; keep epoch and record version on disk; do it; answer with the state after it.
+//! gate; keep epoch and record version in the memory's file; do it; answer with the state after it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,12 +109,10 @@ async fn in_turn(node: &Arc<Node>, command: Command) -> Result<Done, Halt> {
     let stamp = &command.stamp;
     let (epoch, version) = (stamp.epoch, stamp.record_version);
     if epoch > node.notebook.get().epoch {
-        let noted = node.note(move |memory| {
+        let noted = node.remember(|memory| {
             memory.epoch = memory.epoch.max(epoch);
             memory.record_version = memory.record_version.max(version);
         });
-        let noted = noted.await;
-        node.change(|parts| parts.noted(&noted));
         noted.map_err(|error| failed("memory", chain(&error)))?;
     } else {
         node.notebook.note_version(version);

@@ -41,12 +41,8 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp, a
     if let Some(why) = node.lease_module.objection(server) {
         return Err(refused("no-lease-module", why));
     }
-    let epoch = stamp.epoch;
-    // Two disks, one here and one in ZooKeeper, are waited for at once.
-    let noted = node.note(move |memory| memory.assigned_epoch = epoch);
-    let (noted, taken) = tokio::join!(noted, take_office(node, server, asks, open));
-    taken?;
-    noted.map_err(|error| failed("memory", chain(&error)))?;
+    node.notebook.change(|memory| memory.assigned_epoch = stamp.epoch).map_err(|error| failed("memory", chain(&error)))?;
+    take_office(node, server, asks, open).await?;
     make_master(node, server, stamp).await?;
     server.watch_closely(true);
     node.change(|parts| {
