@@ -51,6 +51,10 @@ impl Kdc {
     /// Makes principals with random keys, unless they are there, whose tickets live so long at most, and a keytab of them.
     pub fn keytab(&self, name: &str, principals: &[&str], tickets: Duration) -> Result<PathBuf> {
         let file = self.dir.join(name);
+        // Keys of a principal that was forgotten have the numbers of the new ones.
+        if file.exists() {
+            std::fs::remove_file(&file)?;
+        }
         let mut orders = String::new();
         let life = format!("{}sec", tickets.as_secs());
         for principal in principals {
