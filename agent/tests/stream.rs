@@ -346,3 +346,40 @@ async fn a_fork_for_which_memory_is_lacking_is_refused_with_numbers() {
     }
     assert_eq!(place.stored().await, 0);
 }
+
+/// What the kernel says of a process's memory, bytes.
+fn resident(pid: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    line.trim_matches([':', ' ', '\t']).strip_suffix(" kB").unwrap().trim().parse::<u64>().unwrap() << 10
+}
+
+/// The size is `AURORA_REDIS_STREAM_MIB`, by default enough to tell whether memory grows with it.
+#[tokio::test]
+async fn the_agents_memory_does_not_grow_with_the_dump() {
+    let mib: u32 = std::env::var("AURORA_REDIS_STREAM_MIB").ok().and_then(|mib| mib.parse().ok()).unwrap_or(160);
+    let mut rig = Rig::new("large").await;
+    let place = Place::new();
+    let a = place.agent(&rig, 0, &[]).await;
+    rig.lead(&a).await;
+    let mut connection = common::redis(&a.redis()).await;
+    let mut value: Vec<u8> = (0..1 << 16).flat_map(|_| *uuid::Uuid::new_v4().as_bytes()).collect();
+    for n in 0..mib {
+        value[..4].copy_from_slice(&n.to_be_bytes());
+        redis::cmd("SET").arg(n).arg(&value).query_async::<()>(&mut connection).await.unwrap();
+    }
+    let pid = a.state(&rig).await.agent.pid;
+    let (before, begun) = (resident(pid, "VmRSS"), std::time::Instant::now());
+    begin(&rig, &a, "r").await;
+    let id = tokio::time::timeout(std::time::Duration::from_secs(600), async {
+        while a.state(&rig).await.uploads.last_request_id.is_none() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        committed(&rig, &a, "r").await
+    });
+    let id = id.await.expect("it is committed");
+    let (took, peak, manifest) = (begun.elapsed(), resident(pid, "VmHWM"), place.manifest(&id).await);
+    println!("{mib} MiB in {took:?} ({:?} ms on the wire), resident before {before}, at most {peak}", manifest.duration_ms);
+    assert_eq!(manifest.total_keys(), Some(u64::from(mib)));
+    assert!(peak < 64 << 20, "{peak} bytes at most, {before} before");
+}
