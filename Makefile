@@ -1,5 +1,5 @@
 # Two commands for a newcomer: `make demo` (watch a cluster live) and `make test` (everything). All of them install what is missing first.
-.PHONY: setup build demo up down check test soak bench fmt
+.PHONY: setup build demo up down check test soak bench bench-module fmt
 .DEFAULT_GOAL := help
 
 export AURORA_REDIS_BIN := $(CURDIR)/target/debug
@@ -11,10 +11,12 @@ TEST_THREADS ?= 2
 # The simulation's seeds for `make soak`; the first 10,000 are those of `make test`.
 FIRST_SEED ?= 10000
 SEEDS ?= 100000
-# How often each server is frozen beyond its lease for `make soak`, in two ways and with 50 writers each time.
+# How often each server, its agent, and both are frozen beyond the lease for `make soak`.
 MODULE_ROUNDS ?= 50
 # Options of the benchmark, e.g. "--repeats 3 --faults kill,term --systems ours3,sentinel"; demo bench --help lists them.
 BENCH ?= --write docs/benchmark.md
+# Options of the measurement of the lease module, e.g. "--rounds 200".
+BENCH_MODULE ?= --write docs/benchmark.md
 
 help:
 	@echo "make demo    a cluster's whole life on real parts, each step verified"
@@ -25,6 +27,7 @@ help:
 	@echo "make soak    what takes longer: the model check at bigger bounds, 100,000 seeds of the simulation (SEEDS=),"
 	@echo "             servers of every version frozen beyond their lease (MODULE_ROUNDS=)"
 	@echo "make bench   the figures of docs/benchmark.md, measured anew and written there (BENCH=--quick: a few, printed only)"
+	@echo "make bench-module   what the lease module costs, measured anew and written there (five minutes)"
 	@echo "make setup   installs what is missing, by package name"
 
 setup:
@@ -63,3 +66,8 @@ bench: export AURORA_REDIS_BIN := $(CURDIR)/target/release
 bench: setup
 	cargo build --release --locked --workspace --lib --bins
 	@target/release/demo bench $(BENCH)
+
+bench-module: export AURORA_REDIS_BIN := $(CURDIR)/target/release
+bench-module: setup
+	cargo build --release --locked --workspace --lib --bins
+	@target/release/demo bench-module $(BENCH_MODULE)

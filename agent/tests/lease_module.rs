@@ -139,13 +139,12 @@ async fn without_the_module_it_acknowledges_them_all() {
 }
 
 /// Writes acknowledged beyond the lease beside a frozen agent.
-async fn beside_a_frozen_agent(name: &str, module: &str) -> usize {
-    let (_rig, agent, state) = master(name, &debian(), &["--lease-module", module]).await;
+async fn beside_a_frozen_agent(agent: &TestAgent, state: &State) -> usize {
     let writer = Writer::start(&agent.redis()).await;
     signal(state.agent.pid, Signal::STOP);
     tokio::time::sleep(LATE).await;
     let before = writer.count();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     let beyond = writer.count() - before;
     signal(state.agent.pid, Signal::CONT);
     let seen = writer.count();
@@ -155,8 +154,21 @@ async fn beside_a_frozen_agent(name: &str, module: &str) -> usize {
 
 #[tokio::test]
 async fn a_live_server_beside_a_frozen_agent_stops_with_the_lease() {
-    assert_eq!(beside_a_frozen_agent("alone", "require").await, 0);
-    assert!(beside_a_frozen_agent("alone-off", "off").await > 0, "this is what it prevents");
+    join_all(servers().iter().map(async |(name, server)| {
+        let (_rig, agent, state) = master(&format!("alone-{name}"), server, &["--lease-module", "require"]).await;
+        for round in 0..rounds() {
+            assert_eq!(beside_a_frozen_agent(&agent, &state).await, 0, "{name}, the agent frozen, round {round}");
+            writes_again(&agent).await;
+        }
+    }))
+    .await;
+}
+
+/// What the test above would see without the module.
+#[tokio::test]
+async fn without_the_module_a_live_server_beside_a_frozen_agent_goes_on() {
+    let (_rig, agent, state) = master("alone-off", &debian(), &["--lease-module", "off"]).await;
+    assert!(beside_a_frozen_agent(&agent, &state).await > 0);
 }
 
 #[tokio::test]
@@ -200,6 +212,8 @@ async fn reads_stop_with_the_lease_where_that_is_wished() {
     signal(state.agent.pid, Signal::STOP);
     tokio::time::sleep(LATE).await;
     assert!(client.ask("GET k").await.starts_with("-LEASEEXPIRED "));
+    let error = ask(&agent.redis(), "SET k 2").await.unwrap_err();
+    assert_eq!(error.code(), Some("LEASEEXPIRED"), "{error}: a library can tell it from other errors");
     assert_eq!(client.ask("PING").await, "+PONG");
     signal(state.agent.pid, Signal::CONT);
     writes_again(&agent).await;
@@ -231,6 +245,34 @@ async fn a_module_that_the_server_does_not_take_is_left_out_and_named() {
     assert!(problem.contains("without the lease module") && problem.contains("module.so"), "{problem}");
     assert!(!state.redis.unwrap().lease_module);
     ask(&agent.redis(), "SET k 1").await.unwrap();
+}
+
+/// A server program that sleeps before it starts: so long as the file beside it says.
+fn sleepy_server(dir: &Path) -> (PathBuf, PathBuf) {
+    let (program, pace) = (dir.join("sleepy-server"), dir.join("pace"));
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = - ] || exec redis-server \"$@\"\nread pace < {}\n[ \"$pace\" = never ] && exec sleep 60\nsleep \"$pace\"\nexec redis-server \"$@\"\n",
+        pace.display()
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    (program, pace)
+}
+
+#[tokio::test]
+async fn a_server_that_is_slow_to_answer_is_not_blamed_on_the_module() {
+    let rig = Rig::new("sleepy").await;
+    let (program, pace) = sleepy_server(&rig.dir);
+    let agent = rig.agent(0, &["--lease-module", "require", "--redis-server", program.to_str().unwrap()]).await;
+    std::fs::write(&pace, "never\n").unwrap();
+    let answer = rig.order(&agent, Order::Start { source: Source::Empty }).await;
+    assert_eq!((answer.outcome, answer.reason.as_str()), (AnswerKind::Failed, "no-answer"), "{answer:?}");
+    assert!(!answer.message.contains("module"), "{}", answer.message);
+    let problem = agent.state(&rig).await.problem.unwrap_or_default();
+    assert!(!problem.contains("lease module"), "{problem}");
+    std::fs::write(&pace, "3\n").unwrap();
+    let started = rig.done(&agent, Order::Start { source: Source::Empty }).await;
+    assert!(started.redis.as_ref().unwrap().lease_module && started.cannot_lead.is_none(), "{started:?}");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use agent::api::{Command, Order, Redis, Role, Source, Stamp, State};
 use agent::record::{Evidence, MAX_EPOCH, Member, Phase, Record};
 
 use crate::model::{Action, Observed, Plan, Spec};
+use crate::view::OperationKind;
 
 /// What the plan would break; empty for a sound plan.
 pub fn violations(spec: &Spec, seen: &Observed, plan: &Plan, now: Duration, silent_after: Duration) -> Vec<String> {
@@ -168,14 +169,29 @@ impl World<'_> {
         if redis.loading || redis.syncing {
             found.push(format!("winner {} has no complete copy", winner.task_id));
         }
+        if let Some(why) = self.state_of(&winner.task_id).and_then(|s| s.cannot_lead.as_ref()) {
+            found.push(format!("winner {} cannot lead: {why}", winner.task_id));
+        }
         let ahead = self
             .fresh()
             .filter(|s| s.fenced_epoch == Some(old.epoch))
+            // What cannot lead is given up when somebody consents to it.
+            .filter(|s| s.cannot_lead.is_none() || !self.is_consented())
             .filter_map(|s| s.redis.as_ref())
             .any(|r| r.replid == redis.replid && r.offset > redis.offset && r.answering && !r.loading && !r.syncing);
         if ahead {
             found.push(format!("winner {} is behind another complete copy", winner.task_id));
         }
+    }
+
+    /// Whether somebody takes the responsibility for a loss.
+    fn is_consented(&self) -> bool {
+        let running = self.seen.operation.as_ref().filter(|o| o.outcome.is_none()).map(|o| &o.kind);
+        let consented = |kind: &OperationKind| match kind {
+            OperationKind::Failover { consent_epoch } | OperationKind::Restore { consent_epoch, .. } => consent_epoch.is_some(),
+            _ => false,
+        };
+        running.is_some_and(consented)
     }
 
     fn settled(&self, next: &Record, found: &mut Vec<String>) {

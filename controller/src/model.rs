@@ -479,6 +479,8 @@ pub enum Reason {
     LossBudget,
     /// Too few members answered to be sure of every confirmed write.
     NoQuorum,
+    /// The best copy is in an instance whose agent would not have it lead.
+    CannotLead,
     /// The cluster was initialised, and no source of its data can be read.
     NoSource,
     /// The master answers its agent no more.
@@ -505,7 +507,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, for the runbook's test.
-    pub const ALL: [Reason; 30] = [
+    pub const ALL: [Reason; 31] = [
         Reason::ZookeeperUnreachable,
         Reason::RecordInvalid,
         Reason::SpecMissing,
@@ -525,6 +527,7 @@ impl Reason {
         Reason::WaitingForStart,
         Reason::NoEvidence,
         Reason::NoQuorum,
+        Reason::CannotLead,
         Reason::NoSource,
         Reason::MasterNotAnswering,
         Reason::ReplicasNotInSync,
@@ -560,6 +563,7 @@ impl Reason {
             Reason::WaitingForStart => "waiting-for-start",
             Reason::NoEvidence => "no-evidence",
             Reason::NoQuorum => "no-quorum",
+            Reason::CannotLead => "cannot-lead",
             Reason::NoSource => "no-source",
             Reason::MasterNotAnswering => "master-not-answering",
             Reason::ReplicasNotInSync => "replicas-not-in-sync",

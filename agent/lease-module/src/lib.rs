@@ -72,11 +72,11 @@ extern "C" fn RedisModule_OnLoad(context: *mut Context, argv: *mut *mut Text, ar
     let Some(api) = (unsafe { Api::bind(context, c"aurora-redis-lease", VERSION) }) else { return ERR };
     let api = API.get_or_init(|| api);
     // SAFETY: the server hands over as many arguments as it says.
-    match unsafe { arguments(api, argv, argc) }.as_slice() {
-        [] | [b"reads", b"serve"] => {}
-        [b"reads", b"refuse"] => REFUSES_READS.store(true, Ordering::Relaxed),
+    let refuses_reads = match unsafe { arguments(api, argv, argc) }.as_slice() {
+        [] | [b"reads", b"serve"] => false,
+        [b"reads", b"refuse"] => true,
         _ => return ERR,
-    }
+    };
     // SAFETY: the context is the one of this call.
     let Some(commands) = (unsafe { api.call(context, c"COMMAND", list) }) else { return ERR };
     if !commands.is_plausible() {
@@ -94,7 +94,12 @@ extern "C" fn RedisModule_OnLoad(context: *mut Context, argv: *mut *mut Text, ar
             && api.create_command(context, EXPIRED, expired, c"fast allow-loading allow-stale")
             && api.register_filter(context, filter)
     };
-    if ready { OK } else { ERR }
+    // A second load of the same file is refused here, for the commands are taken; until then it must not have changed anything.
+    if !ready {
+        return ERR;
+    }
+    REFUSES_READS.store(refuses_reads, Ordering::Relaxed);
+    OK
 }
 
 /// Called before the module is unloaded: it stays.

@@ -28,8 +28,9 @@ use crate::zk::{self, Keeper};
 
 /// Its ZooKeeper session holds nothing, so it is short: a new one is made soon after a long outage.
 const SESSION: Duration = Duration::from_secs(2);
-/// How long a stop of writes lasts in the server unless it is taken back: longer than anything here takes.
-const PAUSE: &str = "CLIENT PAUSE 7200000 WRITE";
+/// A stop of writes must not end by itself, however long everything is frozen and however its clock is set: ten years. What it holds back is
+/// carried out when it ends, and since 7.2 without passing by the module's filter again.
+const PAUSE: &str = "CLIENT PAUSE 315360000000 WRITE";
 const UNPAUSE: &str = "CLIENT UNPAUSE";
 /// Longest wait for the answer to a sign of life; the server is judged long before.
 const PING_LIMIT: Duration = Duration::from_secs(60);

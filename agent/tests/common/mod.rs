@@ -135,6 +135,12 @@ fn build_module() {
     });
 }
 
+/// The lease module beside the agent, built.
+pub fn lease_module() -> PathBuf {
+    build_module();
+    Path::new(env!("CARGO_BIN_EXE_aurora-redis-agent")).with_file_name("libaurora_redis_lease.so")
+}
+
 /// A new directory below the build's own place for tests.
 pub fn scratch(name: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", uuid::Uuid::new_v4().simple()));

@@ -33,6 +33,9 @@ pub fn choose(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
         ranked
             .retain(|c| matches!(&c.holder, Holder::Snapshot { id: found } if found == id) || started_from(view, record, c, id));
     }
+    if quorum::has_consent(view, record) {
+        give_up_barred(view, record, &mut ranked);
+    }
     match ranked.first() {
         Some(Copy { holder: Holder::Live { member }, .. }) => {
             let proven = Record { evidence: Some(evidence), ..record.record.clone() };
@@ -45,6 +48,29 @@ pub fn choose(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
         }
         best => start_from(view, record, best, plan),
     }
+}
+
+/// Somebody consented to a loss: what is in instances that must not lead is passed over, if another running copy may.
+fn give_up_barred(view: View<'_>, record: Recorded<'_>, ranked: &mut Vec<Copy>) {
+    let may_lead = |c: &Copy| matches!(&c.holder, Holder::Live { member } if copies::barred(view, record, member).is_none());
+    if ranked.iter().any(may_lead) {
+        ranked.retain(|c| !matches!(c.holder, Holder::Live { .. }) || may_lead(c));
+    }
+}
+
+/// Why a winner is not named although its copy is the best one: its own agent would refuse.
+fn cannot_lead(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: &[Copy]) -> Option<(Reason, String)> {
+    let why = copies::barred(view, record, winner)?;
+    let next =
+        ranked.iter().find(|c| matches!(&c.holder, Holder::Live { member } if copies::barred(view, record, member).is_none()));
+    let way_out = next.map_or_else(
+        || "no other running copy may lead either".to_owned(),
+        |next| {
+            let (epoch, next) = (record.record.epoch, describe(next));
+            format!("to go on with the {next} and set the rest aside: aurora-redis failover --consent {epoch}")
+        },
+    );
+    Some((Reason::CannotLead, format!("the best copy is in instance {}, which cannot lead: {why}; {way_out}", winner.instance)))
 }
 
 /// In a planned change the target is not cut before it holds what the master wrote up to its fence. Says whether there is something to wait for.
@@ -157,6 +183,7 @@ fn started_from(view: View<'_>, record: Recorded<'_>, copy: &Copy, id: &Snapshot
 /// Names the winner, if enough members answered to be sure of every confirmed write, and what is lost is not too much.
 fn name_winner(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: &[Copy], plan: &mut Plan) {
     let refusal = quorum::missing(view, record)
+        .or_else(|| cannot_lead(view, record, winner, ranked))
         .or_else(|| loss::too_much_lost(view, record, winner))
         .or_else(|| more_in_an_ending_one(view, record, winner));
     if let Some((reason, message)) = refusal {

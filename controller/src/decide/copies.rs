@@ -15,8 +15,7 @@ pub fn ranked(view: View<'_>, record: Recorded<'_>) -> Vec<Copy> {
     let mut copies = live(view, record);
     copies.extend(local(view, record));
     copies.extend(stored(view.seen, record.record));
-    let cannot = |task: &str| record.agents(view).any(|(_, s)| s.task_id == task && s.cannot_lead.is_some());
-    let unfit = |member: &Member| view.seen.unfit.contains(&member.run_id) || cannot(&member.task_id);
+    let unfit = |member: &Member| view.seen.unfit.contains(&member.run_id) || barred(view, record, member).is_some();
     let fit = |holder: &Holder| !matches!(holder, Holder::Live { member } if unfit(member));
     let planned = |holder: &Holder| match (choose::planned(view), holder) {
         (Some(to), Holder::Live { member }) => is_wanted(record, to, member),
@@ -27,6 +26,11 @@ pub fn ranked(view: View<'_>, record: Recorded<'_>) -> Vec<Copy> {
         std::cmp::Reverse((place, effort(holder), fit(holder), planned(holder), c.created_ms, preference(holder)))
     });
     copies
+}
+
+/// Why this member's agent would not have it lead; absent when nothing speaks against it.
+pub fn barred(view: View<'_>, record: Recorded<'_>, member: &Member) -> Option<String> {
+    record.agents(view).map(|(_, s)| s).find(|s| s.task_id == member.task_id)?.cannot_lead.clone()
 }
 
 /// Whether a member is the target of a planned change: the one named, else whoever has not led before.

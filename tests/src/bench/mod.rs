@@ -7,6 +7,7 @@ mod bare;
 mod commits;
 mod door;
 mod memory;
+mod module_cost;
 mod ours;
 mod plain;
 mod report;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+pub use module_cost::{CostWishes, measure as module_cost};
 pub use report::Report;
 pub use subject::{Fault, System};
 

@@ -126,8 +126,7 @@ impl Report {
 
     /// Puts the tables between the markers of a file.
     pub fn write_into(&self, file: &Path) -> Result<()> {
-        let old = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-        std::fs::write(file, between_markers(&old, &self.text())?).with_context(|| file.display().to_string())
+        write_between(file, MARKERS, &self.text())
     }
 }
 
@@ -145,8 +144,8 @@ impl Row {
         let never = self.samples.len() - back.len();
         let [median, high_low, worst] = match spread(back) {
             _ if never == self.samples.len() => [format!("never within {} s", LIMIT.as_secs()), String::new(), String::new()],
-            [median, low, high, _] if never > 0 => [show(median), between(low, high), format!("{never} times never")],
-            [median, low, high, worst] => [show(median), between(low, high), show(worst)],
+            [median, low, high, _] if never > 0 => [show(median), from_to(low, high), format!("{never} times never")],
+            [median, low, high, worst] => [show(median), from_to(low, high), show(worst)],
         };
         line.extend([median, high_low, worst]);
         line.extend(median_and_worst(self.samples.iter().map(|s| milliseconds(s.pause)).collect()));
@@ -183,8 +182,21 @@ fn show(number: f64) -> String {
     if number < 100.0 { format!("{number:.1}") } else { format!("{number:.0}") }
 }
 
-fn between(low: f64, high: f64) -> String {
+/// A span of numbers.
+fn from_to(low: f64, high: f64) -> String {
     format!("{}–{}", show(low), show(high))
+}
+
+/// A ratio as what it differs from one by.
+pub fn show_ratio(ratio: f64) -> String {
+    let percent = (ratio - 1.0) * 100.0;
+    // No minus before what is shown as zero.
+    format!("{:+.1} %", if percent.abs() < 0.05 { 0.0 } else { percent })
+}
+
+/// A span of ratios.
+pub fn ratios_between(low: f64, high: f64) -> String {
+    format!("{} to {}", show_ratio(low), show_ratio(high))
 }
 
 fn median_and_worst(numbers: Vec<f64>) -> [String; 2] {
@@ -193,7 +205,7 @@ fn median_and_worst(numbers: Vec<f64>) -> [String; 2] {
 }
 
 /// Median, the bounds of the middle half, and the largest. Of an even count the median is the mean of the two in the middle.
-fn spread(mut numbers: Vec<f64>) -> [f64; 4] {
+pub fn spread(mut numbers: Vec<f64>) -> [f64; 4] {
     numbers.sort_by(f64::total_cmp);
     let Some(last) = numbers.len().checked_sub(1) else {
         return [f64::NAN; 4];
@@ -212,7 +224,7 @@ fn capital(title: &str) -> String {
 }
 
 /// A Markdown table, padded; the first line is its head.
-fn table(lines: &[Vec<String>]) -> String {
+pub fn table(lines: &[Vec<String>]) -> String {
     let columns = lines.first().map_or(0, Vec::len);
     let width = |i: usize| lines.iter().map(|l| l[i].chars().count()).max().unwrap_or(0).max(3);
     let widths: Vec<usize> = (0..columns).map(width).collect();
@@ -228,8 +240,13 @@ fn table(lines: &[Vec<String>]) -> String {
     text
 }
 
-fn between_markers(old: &str, text: &str) -> Result<String> {
-    let [begin, end] = MARKERS;
+/// Puts a text between the markers of a file.
+pub fn write_between(file: &Path, markers: [&str; 2], text: &str) -> Result<()> {
+    let old = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    std::fs::write(file, between_markers(&old, markers, text)?).with_context(|| file.display().to_string())
+}
+
+fn between_markers(old: &str, [begin, end]: [&str; 2], text: &str) -> Result<String> {
     let start = old.find(begin).with_context(|| format!("no line {}", begin.trim()))? + begin.len();
     let stop = old.find(end).with_context(|| format!("no line {}", end.trim()))?;
     ensure!(start <= stop, "the markers stand in the wrong order");
@@ -237,7 +254,7 @@ fn between_markers(old: &str, text: &str) -> Result<String> {
 }
 
 /// Machine, date and versions, as far as they can be told.
-fn surroundings() -> String {
+pub fn surroundings() -> String {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =
         cpuinfo.lines().find_map(|l| l.strip_prefix("model name")?.split_once(": ")).map_or("an unknown processor", |(_, m)| m);
@@ -277,8 +294,8 @@ mod tests {
     fn the_tables_replace_what_stood_between_the_markers() {
         let [begin, end] = MARKERS;
         let old = format!("a\n{begin}old\n{end}b\n");
-        assert_eq!(between_markers(&old, "new\n").unwrap(), format!("a\n{begin}new\n{end}b\n"));
-        assert!(between_markers("a\n", "new\n").is_err());
+        assert_eq!(between_markers(&old, MARKERS, "new\n").unwrap(), format!("a\n{begin}new\n{end}b\n"));
+        assert!(between_markers("a\n", MARKERS, "new\n").is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `make demo`, `make up`, `make down`, `make bench`: see [`tests::demo`] and [`tests::bench`].
+//! `make demo`, `make up`, `make down`, `make bench`, `make bench-module`: see [`tests::demo`] and [`tests::bench`].
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -36,12 +36,17 @@ enum Command {
     Serve,
     /// Measures the figures of docs/benchmark.md.
     Bench(bench::Wishes),
+    /// Measures what the lease module costs.
+    BenchModule(bench::CostWishes),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run { before, steps } => on_bench("demo", 0, Term::Fails, |bench| demo::run(bench, Wishes { steps, before })),
         Command::Bench(wishes) => measure(&wishes),
+        Command::BenchModule(wishes) => {
+            on_bench("bench-module", 0, Term::Fails, async |bench| bench::module_cost(bench, &wishes).await)
+        }
         Command::Serve => on_bench("up", 0, Term::Ends, demo::up::serve),
         Command::Up => plain(demo::up::up()),
         Command::Down => plain(demo::up::down()),

@@ -47,6 +47,25 @@ fn of_equal_copies_one_that_just_failed_to_open_comes_last() {
 }
 
 #[test]
+fn a_better_copy_that_cannot_lead_is_never_named_and_given_up_only_by_consent() {
+    let ahead = || {
+        let case = Case::stable().master_dead().deposing().cut(1).cut(2).state(2, |s| s.redis.as_mut().unwrap().offset += 7);
+        case.state(2, |s| s.cannot_lead = Some("it runs without the lease module".into()))
+    };
+    let plan = ahead().plan();
+    let wait = plan.waits.iter().find(|w| w.reason == Reason::CannotLead).expect("a reason");
+    for part in ["instance 2", "without the lease module", "instance 1 at epoch 4 offset 100", "failover --consent 5"] {
+        assert!(wait.message.contains(part), "{}", wait.message);
+    }
+    assert!(plan.actions.is_empty(), "{:?}", plan.actions);
+    let consent = lineage::consent(OperationKind::Failover { consent_epoch: Some(5) });
+    let consented = ahead().seen(|s| s.operation = Some(consent.clone()));
+    assert_eq!(committed(&consented.plan()).master.as_ref().map(|m| m.instance), Some(1));
+    let none_may = ahead().state(1, |s| s.cannot_lead = Some("nor does this".into())).seen(|s| s.operation = Some(consent));
+    assert_eq!((none_may.actions(), none_may.reasons()), (Vec::new(), vec![Reason::CannotLead]));
+}
+
+#[test]
 fn a_foreign_history_never_wins_however_large_its_offset() {
     let case = Case::stable().master_dead().deposing().cut(1).cut(2).state(2, |s| {
         let redis = s.redis.as_mut().unwrap();

@@ -50,6 +50,10 @@ fn an_older_copy_over_a_newer_one_is_vetoed() {
         r.master = member(&state(1, 100));
     };
     assert_veto(&case, commit(&case, behind), "is behind another complete copy");
+    let barred = |i| Case::stable().master_dead().deposing().cut(1).cut(2).state(i, |s| s.cannot_lead = Some("no module".into()));
+    assert_veto(&barred(1), commit(&barred(1), behind), "cannot lead: no module");
+    let better = barred(2).state(2, |s| s.redis.as_mut().unwrap().offset = 101);
+    assert_veto(&better, commit(&better, behind), "is behind another complete copy");
     let syncing = Case::stable().master_dead().deposing().cut(1).state(1, |s| s.redis.as_mut().unwrap().syncing = true);
     assert_veto(&syncing, commit(&syncing, behind), "has no complete copy");
     let stable = Case::stable();
