@@ -560,11 +560,14 @@ pub struct Activity {
 pub struct Uploads {
     /// Dumps waiting or being copied.
     pub pending: u32,
-    /// Last snapshot committed by this agent, with the request it answered, if any.
+    /// Last snapshot committed by this agent.
     pub last: Option<SnapshotId>,
     /// `request_id` of the last backup committed.
     #[serde(default)]
     pub last_request_id: Option<String>,
+    /// The snapshot that backup became; another dump may have been committed since.
+    #[serde(default)]
+    pub last_request_snapshot: Option<SnapshotId>,
     /// Why the present dump is not through yet (it is being retried); absent when all is well.
     pub error: Option<String>,
     /// Backup request that could not be done at all (e.g. `BGSAVE` failed), with the reason.

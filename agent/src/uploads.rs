@@ -196,10 +196,11 @@ async fn copy(node: &Arc<Node>, store: &Store, number: u64) -> Result<(), String
     // Together: whoever waits for an empty spool finds the outcome there.
     node.change(|parts| {
         parts.uploads.pending = pending;
-        parts.uploads.last = Some(id);
+        parts.uploads.last = Some(id.clone());
         parts.uploads.error = None;
         if request_id.is_some() {
             parts.uploads.last_request_id = request_id;
+            parts.uploads.last_request_snapshot = Some(id);
         }
     });
     Ok(())

@@ -57,7 +57,7 @@ async fn backup(rig: &Rig, agent: &TestAgent, request: &str) -> SnapshotId {
     })
     .await;
     assert_eq!((state.uploads.pending, state.uploads.error), (0, None));
-    state.uploads.last.unwrap()
+    state.uploads.last_request_snapshot.unwrap()
 }
 
 async fn failed(rig: &Rig, agent: &TestAgent) -> FailedSource {

@@ -57,6 +57,7 @@ pub(crate) async fn take(node: &Arc<Node>, server: &Arc<Server>, request_id: &st
         if let Ok(id) = &taken {
             parts.uploads.last = Some(id.clone());
             parts.uploads.last_request_id = Some(request_id.into());
+            parts.uploads.last_request_snapshot = Some(id.clone());
         }
         parts.uploads.error = None;
     });

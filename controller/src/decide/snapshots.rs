@@ -35,7 +35,7 @@ fn back_up(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
     };
     let answered = record.agents(view).map(|(_, s)| s).find(|s| s.uploads.last_request_id.as_ref() == Some(&operation.id));
     if let Some(state) = answered {
-        let id = state.uploads.last.as_ref().map(ToString::to_string).unwrap_or_default();
+        let id = state.uploads.last_request_snapshot.as_ref().map(ToString::to_string).unwrap_or_default();
         return end(format!("done: snapshot {id}"), "the snapshot is committed", plan);
     }
     let failure = |s: &State| s.uploads.failed_request.clone().filter(|(id, _)| *id == operation.id).map(|(_, why)| why);

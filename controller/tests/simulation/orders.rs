@@ -500,7 +500,8 @@ impl World {
             self.agents[a].uploads.failed_request = Some((request, "no whole copy".into()));
         } else if self.dump_now(a).is_some() {
             let id = self.store_dump(a);
-            self.agents[a].uploads.last = id;
+            self.agents[a].uploads.last.clone_from(&id);
+            self.agents[a].uploads.last_request_snapshot = id;
             self.agents[a].uploads.last_request_id = Some(request);
         }
         self.touch(a);

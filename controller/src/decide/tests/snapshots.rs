@@ -143,7 +143,7 @@ fn a_backup_is_made_by_the_source_and_ends_with_its_snapshot() {
         [(1, Order::Backup { request_id: "b1".into(), how: agent::snapshot::How::Stream })]
     );
     let done = backup(Case::stable()).state(1, |s| {
-        s.uploads.last = SNAPSHOT.parse().ok();
+        s.uploads.last_request_snapshot = SNAPSHOT.parse().ok();
         s.uploads.last_request_id = Some("b1".into());
     });
     assert_eq!(done.actions(), ["note operation: ended"]);
