@@ -48,11 +48,12 @@ down: build
 fmt:
 	cargo fmt --all --check
 
-check: setup fmt
+# With the whole workspace's features, so that nothing is compiled for it alone.
+QUICK = $(basename $(notdir $(wildcard agent/tests/*.rs controller/tests/*.rs))) simulation
+check: setup fmt build
 	cargo clippy -q --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc -q --locked --workspace --no-deps
-	AURORA_REDIS_SIM_SEEDS=500 cargo test -q --locked --workspace --exclude tests --exclude model -- --skip each_rule_that_is_left_out
-	cargo test -q --locked -p tests -p model --lib --bins
+	AURORA_REDIS_SIM_SEEDS=500 cargo test -q --locked --workspace --lib --bins $(addprefix --test ,$(QUICK)) -- --skip each_rule_that_is_left_out
 
 test: setup build
 	cargo test --locked --workspace -- --test-threads=$(TEST_THREADS)
