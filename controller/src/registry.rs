@@ -141,28 +141,21 @@ impl Registry {
 
     /// Replaces the record at the versions it was decided on, with the operation in the same multi if one is given.
     pub async fn commit(&self, lead: &Leadership, record: &Record, at: At, operation: Option<&Operation>) -> Result<(), Error> {
-        let path = self.paths.record();
         let mut writer = lead.lock.new_check_writer();
-        let mut add = |path: &str, data: Vec<u8>, version| {
-            writer.add_set_data(path, &data, version).map_err(|source| zk::Error::Call {
-                what: "write",
-                path: path.into(),
-                source,
-            })
-        };
-        add(&path, json(record), Some(at.record))?;
+        let mut paths = vec![self.paths.record()];
+        let failed = |what, path: &str, source| zk::Error::Call { what, path: path.into(), source };
+        writer.add_set_data(&paths[0], &json(record), Some(at.record)).map_err(|e| failed("write", &paths[0], e))?;
         if let Some(operation) = operation {
-            add(&self.paths.operation(), json(operation), None)?;
+            let path = self.paths.operation();
+            writer.add_set_data(&path, &json(operation), None).map_err(|e| failed("write", &path, e))?;
+            paths.push(path);
         }
         let checks = [(self.paths.generation(&record.generation), Some(ANY_VERSION)), (self.paths.lease(), at.lease)];
-        for (path, version) in checks.iter().filter_map(|(path, version)| Some((path, (*version)?))) {
-            writer.add_check_version(path, version).map_err(|source| zk::Error::Call {
-                what: "check",
-                path: path.into(),
-                source,
-            })?;
+        for (path, version) in checks.into_iter().filter_map(|(path, version)| Some((path, version?))) {
+            writer.add_check_version(&path, version).map_err(|e| failed("check", &path, e))?;
+            paths.push(path);
         }
-        written(&path, tokio::time::timeout(zk::CALL_TIMEOUT, writer.commit()).await)
+        written(&paths, tokio::time::timeout(zk::CALL_TIMEOUT, writer.commit()).await)
     }
 
     /// Replaces the operation.
@@ -262,17 +255,21 @@ fn leading(error: zk::Error) -> Error {
 
 type Committed = Result<Vec<zookeeper::MultiWriteResult>, zookeeper::CheckWriteError>;
 
-fn written(path: &str, result: Result<Committed, tokio::time::error::Elapsed>) -> Result<(), Error> {
+/// What a transaction over `paths` came to, in their order; the record is the first.
+fn written(paths: &[String], result: Result<Committed, tokio::time::error::Elapsed>) -> Result<(), Error> {
     use zookeeper::CheckWriteError as Failed;
+    let failed = |path: &str, source| zk::Error::Call { what: "write", path: path.into(), source };
     match result {
-        Err(_) => Err(zk::Error::Timeout { what: "write", path: path.into() }.into()),
+        Err(_) => Err(zk::Error::Timeout { what: "write", path: paths[0].clone() }.into()),
         Ok(Ok(_)) => Ok(()),
         Ok(Err(Failed::CheckFailed { .. })) => Err(Error::NotLeading),
-        Ok(Err(Failed::OperationFailed { source: zookeeper::Error::BadVersion, .. })) => {
-            Err(Error::Conflict { path: path.into() })
+        Ok(Err(Failed::OperationFailed { source, index })) => {
+            let path = paths.get(index).unwrap_or(&paths[0]);
+            match source {
+                zookeeper::Error::BadVersion => Err(Error::Conflict { path: path.clone() }),
+                source => Err(failed(path, source).into()),
+            }
         }
-        Ok(Err(Failed::OperationFailed { source, .. } | Failed::RequestFailed { source })) => {
-            Err(zk::Error::Call { what: "write", path: path.into(), source }.into())
-        }
+        Ok(Err(Failed::RequestFailed { source })) => Err(failed(&paths[0], source).into()),
     }
 }

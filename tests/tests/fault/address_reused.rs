@@ -3,12 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use tests::checker::Load;
 use tests::harness::cluster::{Cluster, LIMIT, Options};
 use tests::harness::process::Process;
 use tests::harness::redis::{Server, connect};
 use tests::harness::{Bench, Host, wait};
+
+/// How long a server may take to answer or to give up.
+const ANSWER: Duration = Duration::from_secs(8);
 
 /// A server with nothing but one foreign key at `address`, as soon as the port is free.
 async fn squat(bench: &Bench, host: &Host, address: &str) -> Result<Process> {
@@ -18,14 +21,18 @@ async fn squat(bench: &Bench, host: &Host, address: &str) -> Result<Process> {
         command.args(["--port", port, "--bind", ip, "--protected-mode", "no", "--save", "", "--repl-diskless-sync-delay", "0"]);
         command.arg("--dir").arg(bench.subdir("squatter")?);
         let process = bench.start("squatter", command)?;
-        match connect(address).await {
-            Ok(mut connection) if process.exited().is_none() => {
-                redis::cmd("SET").arg("foreign").arg(1).query_async::<()>(&mut connection).await?;
-                Ok(process)
+        // It is ours, or it ends because somebody else has the port: either may take longer than the first look.
+        let mut connection = wait::until("it answers", ANSWER, async || {
+            if let Some(status) = process.exited() {
+                return Ok(Err(anyhow!("somebody else has it: it ended with {status:?}")));
             }
-            Ok(_) => bail!("somebody else has it"),
-            Err(e) => Err(e),
-        }
+            let connection = connect(address).await?;
+            anyhow::Ok(Ok(connection))
+        })
+        .await??;
+        ensure!(process.exited().is_none(), "somebody else has it");
+        redis::cmd("SET").arg("foreign").arg(1).query_async::<()>(&mut connection).await?;
+        Ok(process)
     })
     .await
 }

@@ -144,11 +144,13 @@ fn a_spoilt_history_entry_is_listed_and_written_again() {
         for (what, bytes) in garbage() {
             let before = cluster.wait_stable().await?;
             cluster.kill_server(cluster.master().await?).await?;
-            let node = format!("{}/{:010}", cluster.paths().history(), before.epoch + 1);
-            spoil_before_completion(&client, &node, &bytes).await.with_context(|| what.to_owned())?;
+            let directory = cluster.paths().history();
+            let epoch =
+                spoil_before_completion(&client, &directory, before.epoch, &bytes).await.with_context(|| what.to_owned())?;
+            let node = format!("{directory}/{epoch:010}");
             let completed = async || {
                 let history = cluster.history().await?;
-                let entry = history.into_iter().find(|entry| entry.epoch == before.epoch + 1).context("no such entry")?;
+                let entry = history.into_iter().find(|entry| entry.epoch == epoch).context("no such entry")?;
                 ensure!(entry.pause_ms.is_some() && !entry.steps.is_empty(), "{entry:?}");
                 let written: HistoryEntry = serde_json::from_slice(&client.get_data(&node).await?.0)?;
                 ensure!(written.pause_ms == entry.pause_ms && written.to == entry.to, "{written:?}");
@@ -167,17 +169,21 @@ fn a_spoilt_history_entry_is_listed_and_written_again() {
     });
 }
 
-/// Waits for a history entry and puts `bytes` in its place, before the controller has completed it.
-async fn spoil_before_completion(client: &Client, node: &str, bytes: &[u8]) -> Result<()> {
-    wait::until("the entry is made", LIMIT, async || {
-        let (stat, made) = client.check_and_watch_stat(node).await?;
-        if stat.is_none() {
-            made.changed().await;
+/// Waits for the history entry of an epoch above `last` (not always the next number: a commit that was refused leaves a gap), puts `bytes`
+/// in its place before the controller has completed it, and gives its epoch.
+async fn spoil_before_completion(client: &Client, directory: &str, last: u64, bytes: &[u8]) -> Result<u64> {
+    let made = async {
+        loop {
+            let (names, changed) = client.list_and_watch_children(directory).await?;
+            match names.iter().filter_map(|name| name.parse().ok()).filter(|epoch| *epoch > last).max() {
+                Some(epoch) => break Ok::<u64, zookeeper_client::Error>(epoch),
+                None => drop(changed.changed().await),
+            }
         }
-        Ok::<_, anyhow::Error>(())
-    })
-    .await?;
-    client.set_data(node, bytes, Some(0)).await.map(drop).context("spoiling it: was it completed already?")
+    };
+    let epoch = tokio::time::timeout(LIMIT, made).await.with_context(|| format!("no entry above epoch {last}"))??;
+    let node = format!("{directory}/{epoch:010}");
+    client.set_data(&node, bytes, Some(0)).await.map(|_| epoch).context("spoiling it: was it completed already?")
 }
 
 #[test]
