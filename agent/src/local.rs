@@ -20,7 +20,7 @@ pub(crate) async fn inspect(node: &Node) {
     node.change(begin);
     let found = match files::mark(&path) {
         Ok(None) => Ok(None),
-        Ok(Some(mark)) => check(&path).await.map(|checked| Some(describe(node, mark, &checked))),
+        Ok(Some(mark)) => check(&path).await.map(|(checked, _)| Some(describe(node, mark, &checked))),
         Err(error) => Err(error.to_string()),
     };
     node.change(|parts| {
@@ -38,12 +38,15 @@ pub(crate) async fn inspect(node: &Node) {
     });
 }
 
+/// A dump that was read and found good, and what it holds: not known in a format newer than any known here.
+pub(crate) type Good = (rdb::Checked, Option<rdb::Content>);
+
 /// Reads and checks a dump, off the runtime; the error says what is wrong and where.
-pub(crate) async fn check(path: &Path) -> Result<rdb::Checked, String> {
+pub(crate) async fn check(path: &Path) -> Result<Good, String> {
     let owned = path.to_owned();
-    let checked = tokio::task::spawn_blocking(move || rdb::check_file(&owned)).await;
+    let checked = tokio::task::spawn_blocking(move || std::fs::File::open(owned).and_then(rdb::check)).await;
     match checked {
-        Ok(Ok(Ok(checked))) => Ok(checked),
+        Ok(Ok(Ok(good))) => Ok(good),
         Ok(Ok(Err(error))) => Err(format!("{}: {error}", path.display())),
         Ok(Err(error)) => Err(format!("{}: {error}", path.display())),
         Err(error) => Err(format!("{}: the check was broken off: {error}", path.display())),

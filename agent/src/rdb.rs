@@ -1,11 +1,9 @@
-//! Checks a Redis dump (RDB file) while it streams by, in bounded memory: header, aux fields, end and CRC-64.
+//! Checks a Redis dump (RDB file) while it streams by, in bounded memory: header, aux fields, structure, end and CRC-64.
 //!
-//! The store runs every byte through a [`Digest`] before any server sees it, for a server given a damaged dump crashes or loads
-//! half of it. What is not looked at is the inside of values: the CRC-64 and the manifest's SHA-256 vouch for those. [`walk()`] looks at the
-//! structure of those, too.
+//! Every byte passes a [`Digest`] and a walk ([`structure()`]) before any server sees it, for a server given a damaged dump crashes or loads
+//! half of it.
 
 use std::fmt;
-use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -20,7 +18,7 @@ mod fields;
 mod values;
 mod walk;
 
-pub use walk::{Content, Flaw, Keys, Walked, walk};
+pub use walk::{Content, Flaw, Keys, Structure, Walked, check, structure, walk};
 
 static CRC_64: crc::Crc<u64, crc::Table<16>> = crc::Crc::<u64, crc::Table<16>>::new(&crc::CRC_64_REDIS);
 
@@ -319,19 +317,9 @@ impl Digest {
     }
 }
 
-/// Reads and checks a dump on this machine. Blocking; [`std::io::Error`] only for the reading itself.
-pub fn check_file(path: &Path) -> std::io::Result<Result<Checked, Error>> {
-    let mut file = std::fs::File::open(path)?;
-    let mut digest = Digest::default();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => digest.update(&buffer[..n]),
-        }
-    }
-    let (sums, rdb) = digest.finish();
-    Ok(rdb.map(|rdb| Checked { sums, rdb }))
+/// Reads and checks a dump on this machine, as [`check`] does. Blocking; [`std::io::Error`] only for the reading itself.
+pub fn check_file(path: &Path) -> std::io::Result<Result<Checked, Flaw>> {
+    Ok(check(std::fs::File::open(path)?)?.map(|(checked, _)| checked))
 }
 
 /// Why a server cannot load a dump.

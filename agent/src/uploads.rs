@@ -172,15 +172,16 @@ async fn copy(node: &Arc<Node>, store: &Store, number: u64) -> Result<(), String
     let (path, _) = paths(node, number);
     let ticket = read_ticket(node, number);
     let request_id = ticket.request_id.clone();
-    let checked = match local::check(&path).await {
-        Ok(checked) => checked,
+    let (checked, content) = match local::check(&path).await {
+        Ok(good) => good,
         Err(why) => return give_up(node, number, request_id, why),
     };
     let memory = node.notebook.get();
     let origin = Origin {
         cluster_id: memory.cluster_id.ok_or("the record has not been read yet, so the cluster's id is not known")?,
         epoch: ticket.epoch,
-        keys: Some(ticket.keys).filter(|_| !ticket.server_version.is_empty()),
+        // What was counted in the file; what the server said around that time where nothing was.
+        keys: content.map(|c| c.counts()).or_else(|| Some(ticket.keys).filter(|_| !ticket.server_version.is_empty())),
         server_version: ticket.server_version,
         instance: node.config.instance,
         task_id: node.config.task_id.clone(),
@@ -210,7 +211,7 @@ async fn copy(node: &Arc<Node>, store: &Store, number: u64) -> Result<(), String
 fn give_up(node: &Node, number: u64, request_id: Option<String>, why: String) -> Result<(), String> {
     remove(node, number).map_err(|e| format!("{why}; and it cannot be removed: {e}"))?;
     node.change(|parts| {
-        parts.problem("spool", format!("a dump was damaged on the disk and dropped: {why}"));
+        parts.problem("spool", format!("a dump was found damaged and dropped; the snapshots before it stay: {why}"));
         if let Some(request) = request_id {
             parts.uploads.failed_request = Some((request, why));
         }

@@ -143,6 +143,35 @@ async fn an_upload_that_cannot_go_is_kept_reported_and_done_by_the_next_agent() 
 }
 
 #[tokio::test]
+async fn a_dump_whose_structure_is_broken_is_dropped_with_the_reason_and_the_snapshot_before_it_stays() {
+    let mut rig = Rig::new("structure").await;
+    let stored = stored();
+    let mut a = rig.agent(0, &["--snapshots-uri", &stored.uri]).await;
+    rig.lead(&a).await;
+    fill(&a, 3).await;
+    let good = backup(&rig, &a, "r").await;
+    let mut bytes = std::fs::read(a.sandbox.join("redis/dump.rdb")).unwrap();
+    bytes.truncate(bytes.len() - 9);
+    bytes.extend(b"\xf0\x01k\x01v\xff");
+    bytes.extend(crc::Crc::<u64>::new(&crc::CRC_64_REDIS).checksum(&bytes).to_le_bytes());
+    a.kill();
+    std::fs::write(a.sandbox.join("spool/7.rdb"), bytes).unwrap();
+    std::fs::write(
+        a.sandbox.join("spool/7.json"),
+        r#"{"epoch":2,"server_version":"7.0.15","request_id":"broken","created_ms":7,"duration_ms":1,"keys":{"0":3}}"#,
+    )
+    .unwrap();
+    a.start(&rig).await;
+    let state = until("it is given up", async || Some(a.state(&rig).await).filter(|s| s.uploads.failed_request.is_some())).await;
+    let (request, why) = state.uploads.failed_request.unwrap();
+    assert!(request == "broken" && why.contains("neither an opcode nor a kind of value"), "{why}");
+    assert!(state.problem.unwrap().contains("the snapshots before it stay"));
+    let names: Vec<String> = stored.store.list().await.unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!((names, state.uploads.pending), (vec![good.to_string()], 0));
+    assert_eq!(stored.store.manifest(&good).await.unwrap().keys, Some([(0, 3)].into()), "counted in the file");
+}
+
+#[tokio::test]
 async fn dumps_that_come_faster_than_the_store_takes_them_are_counted_and_the_newest_kept() {
     let mut rig = Rig::new("superseded").await;
     let stored = stored();

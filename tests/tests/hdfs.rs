@@ -50,10 +50,12 @@ fn report() -> Report {
     Report::new(Progress::default())
 }
 
-/// A dump of `bytes` bytes and a bit: the beginning of a real one, then a pattern. Without checksum, as `rdbchecksum no` makes them.
+/// A dump of `bytes` bytes and a bit: a real one with a key more, of a pattern. Without checksum, as `rdbchecksum no` makes them.
 fn dump(bench: &Arc<Bench>, name: &str, bytes: usize) -> Result<PathBuf> {
     let path = bench.dir().join(name);
     let mut dump = SMALL[..SMALL.len() - 9].to_vec();
+    dump.extend(b"\x00\x03big\x80");
+    dump.extend(u32::try_from(bytes)?.to_be_bytes());
     dump.extend((0..bytes).map(|i| (i * 31 % 251) as u8));
     dump.extend([0xff, 0, 0, 0, 0, 0, 0, 0, 0]);
     std::fs::write(&path, dump)?;

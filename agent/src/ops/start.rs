@@ -76,7 +76,7 @@ async fn from_nothing(node: &Arc<Node>, program: Ready, birth: Birth) -> Result<
 async fn from_local(node: &Arc<Node>, program: Ready, birth: Birth, sha256: &str) -> Result<(), Halt> {
     let dump = node.places.dump();
     let checked = match local::check(&dump).await {
-        Ok(checked) => checked,
+        Ok((checked, _)) => checked,
         Err(why) => {
             report(node, &birth.source, true, &why);
             local::inspect(node).await;
@@ -102,7 +102,7 @@ async fn keep_usable_dump(node: &Node, program: &Ready, epoch: u64, fork: Option
     if files::mark(&node.places.dump()).map_err(sandbox)?.is_none() {
         return Ok(false);
     }
-    let usable = local::check(&node.places.dump()).await.and_then(|checked| {
+    let usable = local::check(&node.places.dump()).await.and_then(|(checked, _)| {
         rdb::can_load(&program.version.to_string(), checked.rdb.header).map_err(|e| e.to_string())?;
         Ok(checked)
     });

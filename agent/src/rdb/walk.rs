@@ -1,7 +1,8 @@
 //! Walks the whole structure of a dump, from the header to the last byte: opcodes, keys and the lengths inside values.
 //!
-//! Called by `aurora-redis rdb check` and by the verification of snapshots. Streaming, in bounded memory. What it does not look at is the
-//! inside of packed values (ziplists, listpacks, intsets) and of functions: the CRC-64 vouches for those.
+//! Called for every dump before it is stored, before a server is started from it, by `aurora-redis rdb check` and by the verification of
+//! snapshots. Streaming, in bounded memory. What it does not look at is the inside of packed values (ziplists, listpacks, intsets) and of
+//! functions: the CRC-64 vouches for those. Of a format newer than any known here it says only that, and header, end and checksum decide.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -61,6 +62,11 @@ impl Content {
     /// Keys in all databases.
     pub fn keys(&self) -> u64 {
         self.databases.values().map(|d| d.keys).sum()
+    }
+
+    /// Keys per database, as manifests have them.
+    pub fn counts(&self) -> BTreeMap<u32, u64> {
+        self.databases.iter().map(|(number, keys)| (*number, keys.keys)).collect()
     }
 }
 
@@ -139,7 +145,24 @@ impl Flaw {
 /// Reads a dump to the end of the source and judges it. Blocking; [`io::Error`] only for the reading itself.
 pub fn walk(source: impl Read) -> io::Result<Result<Walked, Flaw>> {
     let mut digest = Digest::default();
-    let mut walker = Walker::new(Tap { source, digest: &mut digest });
+    let structure = structure(Tap { source, digest: &mut digest })?;
+    let (sums, framed) = digest.finish();
+    let judged = structure.judge(framed);
+    Ok(judged.map(|(rdb, content)| Walked { checked: Checked { sums, rdb }, content }))
+}
+
+/// As [`walk`], for a dump that is to be used: one of a format newer than any known here passes by its frame alone, and its content is not
+/// known then. Blocking.
+pub fn check(source: impl Read) -> io::Result<Result<(Checked, Option<Content>), Flaw>> {
+    let mut digest = Digest::default();
+    let structure = structure(Tap { source, digest: &mut digest })?;
+    let (sums, framed) = digest.finish();
+    Ok(structure.accept(framed).map(|(rdb, content)| (Checked { sums, rdb }, content)))
+}
+
+/// Walks a dump to the end of the source, whose bytes somebody else sums up. Blocking; [`io::Error`] only for the reading itself.
+pub fn structure(source: impl Read) -> io::Result<Structure> {
+    let mut walker = Walker::new(source);
     let end = match walker.run() {
         Err(Stop::Io(error)) => return Err(error),
         end => end,
@@ -147,10 +170,30 @@ pub fn walk(source: impl Read) -> io::Result<Result<Walked, Flaw>> {
     let offset = walker.cursor.offset();
     // The checksum is told even of what cannot be understood; of what is no dump at all it is not.
     let after = if walker.place.header.is_some() { walker.cursor.drain()? } else { 0 };
-    let (content, place) = (walker.content, walker.place);
-    let (sums, framed) = digest.finish();
-    let rdb = conclude(end, At { offset, after, place }, framed);
-    Ok(rdb.map(|rdb| Walked { checked: Checked { sums, rdb }, content }))
+    Ok(Structure { end, at: At { offset, after, place: walker.place }, content: walker.content })
+}
+
+/// What a walk came to, before the frame has been heard.
+pub struct Structure {
+    end: Step<()>,
+    at: At,
+    content: Content,
+}
+
+impl Structure {
+    /// The verdict, with what the [`Digest`] of the same bytes says. A format newer than any known is a flaw.
+    pub fn judge(self, framed: Result<Rdb, Error>) -> Result<(Rdb, Content), Flaw> {
+        let content = self.content;
+        conclude(self.end, self.at, framed).map(|rdb| (rdb, content))
+    }
+
+    /// The verdict on a dump that is to be used: of a format newer than any known the frame alone decides, and the content is not known.
+    pub fn accept(self, framed: Result<Rdb, Error>) -> Result<(Rdb, Option<Content>), Flaw> {
+        match (&self.end, framed) {
+            (Err(Stop::Unknown), Ok(rdb)) => Ok((rdb, None)),
+            (_, framed) => self.judge(framed).map(|(rdb, content)| (rdb, Some(content))),
+        }
+    }
 }
 
 /// Where the walk came to its end.

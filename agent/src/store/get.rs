@@ -4,12 +4,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
 
+use super::aside;
 use super::error::Error;
 use super::files::Files;
 use super::{DUMP, Inner, Options, Report, Retry, Stage, Store, advance, apart, local, open_files};
-use crate::rdb::{Checked, Digest, Sums};
+use crate::rdb::{self, Checked, Digest, Structure, Sums};
 use crate::snapshot::{Manifest, PIECE_BYTES, Sha256, SnapshotId};
 
 impl Store {
@@ -55,8 +58,13 @@ async fn attempt(inner: Arc<Inner>, id: SnapshotId, part: PathBuf, report: Repor
         seen = digest.pieces().len();
         corrupt.map_err(|(what, offset)| Error::Corrupt { snapshot: id.clone(), what, offset })
     };
-    let digest = copy(&inner.files, &path, &part, &report, on_chunk).await?;
-    check_whole(&manifest, digest).map_err(|(what, offset)| Error::Corrupt { snapshot: id, what, offset })?;
+    // The structure is walked beside the download.
+    let (feed, chunks) = aside::channel();
+    let walk = tokio::task::spawn_blocking(move || rdb::structure(chunks));
+    let digest = copy(&inner.files, &path, &part, &report, Some(feed), on_chunk).await?;
+    let structure = walk.await.map_err(|e| Error::panicked("walk", &path, &e))?;
+    let structure = structure.map_err(Error::disk("walk", &part))?;
+    check_whole(&manifest, digest, structure).map_err(|(what, offset)| Error::Corrupt { snapshot: id, what, offset })?;
     Ok(manifest)
 }
 
@@ -79,10 +87,11 @@ fn compare_pieces(expected: &[Sha256], found: &[Sha256], seen: usize) -> Result<
 }
 
 /// Everything that can only be told at the end.
-fn check_whole(manifest: &Manifest, digest: Digest) -> Result<(), (String, u64)> {
-    let (sums, rdb) = digest.finish();
+fn check_whole(manifest: &Manifest, digest: Digest, structure: Structure) -> Result<(), (String, u64)> {
+    let (sums, framed) = digest.finish();
     compare_sums(manifest, &sums)?;
-    let rdb = rdb.map_err(|e| (format!("its manifest fits, but {e}"), 0))?;
+    let judged = structure.accept(framed);
+    let (rdb, _) = judged.map_err(|flaw| (format!("its manifest fits, but {flaw}"), flaw.offset().unwrap_or(0)))?;
     compare(manifest, &Checked { sums, rdb })
 }
 
@@ -106,12 +115,13 @@ pub(super) fn compare(manifest: &Manifest, again: &Checked) -> Result<(), (Strin
     Ok(())
 }
 
-/// Copies a file of the store to this machine, computing its sums; `on_chunk` may end it.
+/// Copies a file of the store to this machine, computing its sums and passing each chunk to `aside`; `on_chunk` may end it.
 async fn copy(
     files: &Files,
     from: &str,
     part: &Path,
     report: &Report,
+    aside: Option<mpsc::Sender<Bytes>>,
     mut on_chunk: impl FnMut(&Digest) -> Result<(), Error>,
 ) -> Result<Digest, Error> {
     let mut reader = files.open(from).await?;
@@ -122,6 +132,10 @@ async fn copy(
         on_chunk(&digest)?;
         file.write_all(&chunk).await.map_err(Error::disk("write", part))?;
         advance(report, Stage::Fetching, digest.bytes());
+        if let Some(feed) = &aside {
+            // Who reads there may have seen enough; the sums are wanted all the same.
+            let _ = feed.send(chunk).await;
+        }
     }
     file.flush().await.map_err(Error::disk("write", part))?;
     file.sync_all().await.map_err(Error::disk("sync", part))?;
@@ -138,7 +152,7 @@ pub async fn fetch_file(uri: &str, sha256: Sha256, dest: &Path, options: &Option
         retry.begin(0);
         let part = Part::beside(dest)?;
         let (files, path, to, report) = (files.clone(), path.clone(), part.path.clone(), report.clone());
-        let fetch = async move { copy(&files, &path, &to, &report, |_| Ok(())).await.map(|digest| digest.finish().0) };
+        let fetch = async move { copy(&files, &path, &to, &report, None, |_| Ok(())).await.map(|digest| digest.finish().0) };
         match apart("fetch", uri, fetch).await {
             Ok(sums) if sums.sha256 == sha256 => return part.replace_executable(dest),
             Ok(sums) => return Err(Error::OtherFile { uri: uri.into(), expected: sha256, found: sums.sha256 }),

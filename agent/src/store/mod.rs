@@ -5,7 +5,7 @@
 //! ```text
 //! <role>/<env>/<job>/snapshots/<snapshot id>/dump.rdb
 //!                                            manifest.json
-//!                                            pinned.json, verified-<utc>-<ms>.json   notes of later
+//!                                            pinned.json, accepted.json, verified-<utc>-<ms>.json, rehearsed-…   notes of later
 //!                    incoming/<uuid>/...     uploads under way; removed-<ms>-<uuid>/... snapshots on their way out
 //! ```
 //!
@@ -22,6 +22,7 @@ use crate::clock::unix_ms;
 use crate::snapshot::{MANIFEST_MAX_BYTES, Manifest, Marks, Problem, SnapshotId};
 
 mod access;
+mod aside;
 mod error;
 mod files;
 mod get;
@@ -161,11 +162,17 @@ pub struct Entry {
 impl Entry {
     /// The snapshot if it can be used for this cluster (for any, without a cluster id).
     pub fn usable(&self, cluster_id: Option<&str>) -> Result<(&SnapshotId, &Manifest), Problem> {
-        let (id, manifest) = self.snapshot.as_ref().map_err(Clone::clone)?;
-        cluster_id.map_or(Ok(()), |cluster| manifest.check_cluster(cluster))?;
+        let found = self.of_cluster(cluster_id)?;
         if let Some(problem) = self.marks.verification.as_ref().and_then(|v| v.problem.as_ref()) {
             return Err(Problem::Verified(problem.clone()));
         }
+        Ok(found)
+    }
+
+    /// The snapshot if its manifest is readable and of this cluster (of any, without a cluster id), whatever was found in it later.
+    pub fn of_cluster(&self, cluster_id: Option<&str>) -> Result<(&SnapshotId, &Manifest), Problem> {
+        let (id, manifest) = self.snapshot.as_ref().map_err(Clone::clone)?;
+        cluster_id.map_or(Ok(()), |cluster| manifest.check_cluster(cluster))?;
         Ok((id, manifest))
     }
 }

@@ -65,9 +65,11 @@ fn manifest(dump: &Path, epoch: u64, created_s: u64) -> Manifest {
     Manifest::new(origin, &checked)
 }
 
-/// A dump of several pieces: the test dump with a lot of text in front of its end.
+/// A dump of several pieces: the test dump with a key more, of a lot of text.
 fn large_dump(bytes: usize) -> Vec<u8> {
     let mut dump = DUMP_BYTES[..DUMP_BYTES.len() - 9].to_vec();
+    dump.extend(b"\x00\x03big\x80");
+    dump.extend(u32::try_from(bytes).unwrap().to_be_bytes());
     dump.extend((0..bytes).map(|i| (i * 31 % 251) as u8));
     dump.push(0xff);
     let sum = crc::Crc::<u64>::new(&crc::CRC_64_REDIS).checksum(&dump);
@@ -208,6 +210,30 @@ async fn a_dump_damaged_before_it_was_stored_is_refused_although_its_manifest_fi
     let id = store.put(&dump, Manifest { sha256: sums.sha256, pieces: sums.pieces, ..good }, &report()).await.unwrap();
     let error = store.get(&id, &dir.0.join("restored.rdb"), &report()).await.unwrap_err();
     assert!(matches!(&error, Error::Corrupt { what, .. } if what.contains("checksum")), "{error}");
+}
+
+#[tokio::test]
+async fn a_dump_whose_structure_is_broken_is_refused_although_checksum_and_manifest_fit() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let dump = dir.dump();
+    let good = manifest(&dump, 1, 1000);
+    // A key of a kind that there is none of, and a right checksum.
+    let mut bytes = [&DUMP_BYTES[..DUMP_BYTES.len() - 9], b"\xf0\x01k\x01v\xff"].concat();
+    bytes.extend(crc::Crc::<u64>::new(&crc::CRC_64_REDIS).checksum(&bytes).to_le_bytes());
+    fs::write(&dump, &bytes).unwrap();
+    let mut digest = rdb::Digest::default();
+    digest.update(&bytes);
+    let (sums, framed) = digest.finish();
+    let rdb = framed.unwrap();
+    assert!(rdb::check_file(&dump).unwrap().unwrap_err().to_string().contains("neither an opcode"));
+    let crc64 = format!("{:016x}", rdb.crc64);
+    let bad = Manifest { bytes: sums.bytes, crc64, sha256: sums.sha256, pieces: sums.pieces, ..good };
+    let id = store.put(&dump, bad, &report()).await.unwrap();
+    let dest = dir.0.join("restored.rdb");
+    let error = store.get(&id, &dest, &report()).await.unwrap_err();
+    assert!(error.blames_snapshot() && error.to_string().contains("its manifest fits, but at offset"), "{error}");
+    assert!(!dest.exists());
 }
 
 /// Each way to spoil a snapshot, and how its entry says so.

@@ -1,19 +1,13 @@
 //! Reads a snapshot back from the store as a whole and judges it: length, SHA-256, pieces, structure, checksum, manifest.
 
-use std::io::{self, Read};
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
-use tokio::sync::mpsc;
-
+use super::aside;
 use super::error::Error;
 use super::get::compare;
 use super::{DUMP, Inner, Report, Retry, Stage, Store, advance, apart};
 use crate::rdb::{self, Content, Flaw, Walked};
 use crate::snapshot::{Manifest, SnapshotId};
-
-/// Chunks on their way from the store to the walk.
-const CHUNKS_AHEAD: usize = 4;
 
 impl Store {
     /// Reads all of a snapshot and judges it; what it holds. Nothing is kept on this machine.
@@ -52,8 +46,8 @@ async fn attempt(inner: Arc<Inner>, id: SnapshotId, report: Report) -> Result<(M
 /// Walks a file of the store on a thread of its own, fed by chunks as they come.
 async fn walk(inner: &Inner, path: &str, report: &Report) -> Result<Result<Walked, Flaw>, Error> {
     let mut reader = inner.files.open(path).await?;
-    let (feed, chunks) = mpsc::channel(CHUNKS_AHEAD);
-    let walk = tokio::task::spawn_blocking(move || rdb::walk(Chunks { chunks, at: Bytes::new() }));
+    let (feed, chunks) = aside::channel();
+    let walk = tokio::task::spawn_blocking(move || rdb::walk(chunks));
     let mut done = 0;
     while let Some(chunk) = reader.next().await? {
         done += chunk.len() as u64;
@@ -66,24 +60,4 @@ async fn walk(inner: &Inner, path: &str, report: &Report) -> Result<Result<Walke
     drop(feed);
     let walked = walk.await.map_err(|e| Error::panicked("walk", path, &e))?;
     walked.map_err(|source| Error::Disk { what: "walk", path: path.into(), source })
-}
-
-/// What a channel brings, to be read by blocking calls.
-struct Chunks {
-    chunks: mpsc::Receiver<Bytes>,
-    at: Bytes,
-}
-
-impl Read for Chunks {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.at.is_empty() {
-            match self.chunks.blocking_recv() {
-                Some(chunk) => self.at = chunk,
-                None => return Ok(0),
-            }
-        }
-        let n = self.at.len().min(buffer.len());
-        self.at.copy_to_slice(&mut buffer[..n]);
-        Ok(n)
-    }
 }

@@ -107,6 +107,22 @@ fn newer_formats_are_refused_as_such_unless_they_are_damaged() {
     assert!(matches!(judge(&damaged), Err(Flaw::Frame(Error::Checksum { .. }))));
 }
 
+#[test]
+fn a_dump_that_is_to_be_used_passes_by_its_frame_alone_only_in_a_newer_format() {
+    let accept = |bytes: &[u8]| check(bytes).expect("memory can be read");
+    let known = |body: &[u8]| accept(&dump("REDIS0012", body));
+    let (checked, content) = accept(REDIS_7).unwrap();
+    assert_eq!(Walked { checked, content: content.unwrap() }, judge(REDIS_7).unwrap());
+    let (checked, content) = accept(&dump("REDIS0013", b"\xf0 what nobody knows")).unwrap();
+    assert_eq!((checked.rdb.header, content), (Header::Redis(13), None));
+    let flaw = known(b"\xf0 what nobody knows").unwrap_err();
+    assert!(matches!(flaw, Flaw::Structure { checksum: true, .. }), "{flaw}");
+    let mut damaged = dump("REDIS0013", b"12345");
+    damaged[10] ^= 1;
+    assert!(matches!(accept(&damaged), Err(Flaw::Frame(Error::Checksum { .. }))));
+    assert!(matches!(accept(&dump("REDIS0013", b"")[..17]), Err(Flaw::Frame(Error::TooShort { .. }))));
+}
+
 /// What is asked for, or what the refusal says.
 type Case<'a> = (&'a str, &'a str, &'a [u8], Result<u64, &'a str>);
 
