@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize};
 use crate::api::{Epoch, Offset, Position};
 use crate::rdb;
 
+mod collapse;
 mod marks;
 mod retention;
 
-pub use marks::{MARK_MAX_BYTES, Marks, Pin, Verification};
+pub use collapse::Guard;
+pub use marks::{Acceptance, MARK_MAX_BYTES, Marks, Pin, Verification};
 pub use retention::{Candidate, Fate, Retention};
 
 /// Size of the pieces that have a SHA-256 of their own, in bytes.

@@ -201,10 +201,20 @@ enum SnapshotsVerb {
         /// Its name.
         id: SnapshotId,
     },
+    /// Says that a suspicious snapshot is right, however little it holds: it is used like any other, and what comes after it is compared with it.
+    ///
+    /// Speaks to the store itself.
+    Accept {
+        /// Its name.
+        id: SnapshotId,
+        /// Why, for those who come after.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
     /// Removes the snapshots that nothing wants kept, and uploads that were abandoned two days ago.
     ///
-    /// Kept are the newest ones, the newest of each day and of each week, each of the numbers given; always the best good one, pinned ones,
-    /// what is younger than an hour, what is unusable (look at it first), and whatever has not the name of a snapshot. Shows the fate of each, and asks.
+    /// Kept are the newest ones, the newest of each day and of each week, each of the numbers given; always the best good one, the last good one before a
+    /// suspicious one, pinned ones, what is suspicious, what is younger than an hour, what is unusable (look at it first), and whatever has not the name of a snapshot. Shows the fate of each, and asks.
     Prune {
         /// Keep the newest so many.
         #[arg(long, value_name = "N", default_value_t = 24)]
@@ -415,6 +425,7 @@ async fn of_snapshots(context: &Context, verb: SnapshotsVerb) -> Result<(), Fail
             snapshots::verify(context, snapshots::Verify { id, all, no_load, redis_server }).await
         }
         SnapshotsVerb::Pin { id, reason } => snapshots::pin(context, &id, reason).await,
+        SnapshotsVerb::Accept { id, reason } => snapshots::accept(context, &id, reason).await,
         SnapshotsVerb::Unpin { id } => snapshots::unpin(context, &id).await,
         SnapshotsVerb::Prune { keep, days, weeks, dry_run, yes } => {
             snapshots::prune(context, snapshots::Prune { newest: keep, days, weeks, dry_run, yes }).await

@@ -13,6 +13,7 @@ use agent::layers::values::{parse_cluster, parse_node, parse_store, parse_zookee
 use agent::layers::{self, Effective, Key, Layers, Mistakes, show_duration};
 use agent::record::Paths;
 use agent::secret::Secret;
+use agent::snapshot::Guard;
 use agent::store;
 use agent::zk::Keeper;
 use aurora::client::{self, Endpoint};
@@ -47,6 +48,13 @@ const SNAPSHOTS_URI: Key = Key::value(
     "Store of the snapshots: hdfs://NAMENODE[:PORT]/PATH or file:///PATH; without it none is kept",
 );
 
+const COLLAPSE_PERCENT: Key = Key::value(
+    "snapshots.collapse_percent",
+    "NUMBER",
+    "A snapshot with less than so many percent of the keys or bytes of the one before it is suspicious, and not used by itself; 0 for none",
+)
+.or("10");
+
 /// What the command line understands besides its commands' own arguments.
 pub const COMMAND_LINE_KEYS: &[Key] = &[
     CLUSTER,
@@ -60,6 +68,7 @@ pub const COMMAND_LINE_KEYS: &[Key] = &[
     store::CONF_DIR,
     store::KEYTAB,
     store::PRINCIPAL,
+    COLLAPSE_PERCENT,
     Key::value("output", "table|json", "For people or for programs").or("table"),
 ];
 
@@ -76,6 +85,7 @@ pub const KEYS: &[Key] = &[
     store::CONF_DIR,
     store::KEYTAB,
     store::PRINCIPAL,
+    COLLAPSE_PERCENT,
     Key::value(
         "http_host",
         "IP",
@@ -126,6 +136,8 @@ pub struct Place {
     pub snapshots_uri: Option<String>,
     /// How HDFS is reached.
     pub hdfs: store::Access,
+    /// When a snapshot is suspicious.
+    pub guard: Guard,
 }
 
 /// How to find Aurora's scheduler.
@@ -202,8 +214,9 @@ impl Place {
         });
         let snapshots_uri = layers.optional("snapshots.uri", "hdfs://NAMENODE[:PORT]/PATH or file:///PATH", parse_store);
         let hdfs = store::Access::read(layers);
+        let guard = Guard { percent: layers.number("snapshots.collapse_percent", 0..=100) as u32 };
         let scheduler = Scheduler { at, credentials };
-        Place { cluster, zookeeper, zookeeper_root, scheduler, serverset_root, secret_file, secret, snapshots_uri, hdfs }
+        Place { cluster, zookeeper, zookeeper_root, scheduler, serverset_root, secret_file, secret, snapshots_uri, hdfs, guard }
     }
 }
 

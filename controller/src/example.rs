@@ -173,7 +173,11 @@ fn snapshot(epoch: u64, offset: u64, problem: Option<&str>) -> SnapshotRow {
         keys: Some(104_211),
         server: "7.0.15".into(),
         instance: 2,
+        suspicious: false,
+        request_id: None,
         pin: None,
         verification: None,
+        accepted: None,
+        rehearsal: None,
     }
 }

@@ -124,7 +124,7 @@ fn leadership(
         serverset: place.serverset(),
         agents: agents.clone(),
         scheduler: tasks::poll(scheduler.clone(), job.clone(), start),
-        store: catalogue::poll(store, record, list_store.clone()),
+        store: catalogue::poll(store, record, list_store.clone(), place.guard),
         silent_after: config.timing.silent_after,
     };
     let hands = Hands {

@@ -495,6 +495,8 @@ pub enum Reason {
     InstancesPending,
     /// A snapshot in the store cannot be used.
     SnapshotUnusable,
+    /// A snapshot holds hardly anything of what the one before it held.
+    SnapshotSuspicious,
     /// A dump does not get into the store.
     UploadFailing,
     /// An agent reports a problem of its own.
@@ -535,6 +537,7 @@ impl Reason {
         Reason::JobUpdating,
         Reason::InstancesPending,
         Reason::SnapshotUnusable,
+        Reason::SnapshotSuspicious,
         Reason::UploadFailing,
         Reason::AgentProblem,
         Reason::ClusterIdsDiffer,
@@ -571,6 +574,7 @@ impl Reason {
             Reason::JobUpdating => "job-updating",
             Reason::InstancesPending => "instances-pending",
             Reason::SnapshotUnusable => "snapshot-unusable",
+            Reason::SnapshotSuspicious => "snapshot-suspicious",
             Reason::UploadFailing => "upload-failing",
             Reason::AgentProblem => "agent-problem",
             Reason::ClusterIdsDiffer => "cluster-ids-differ",

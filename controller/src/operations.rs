@@ -144,7 +144,7 @@ fn restore(owner: &str, wish: Wish<'_>, view: View<'_>, id: String) -> Judgement
         ));
     }
     if let Some(id) = snapshot
-        && !view.seen.store.snapshots.iter().flatten().any(|row| row.good && row.id == *id)
+        && !view.seen.store.snapshots.iter().flatten().any(|row| row.can_be_named() && row.id == *id)
     {
         return Judgement::Refuse(format!("snapshot {id} is not among the good ones: aurora-redis snapshots list shows them"));
     }
@@ -204,7 +204,7 @@ fn refuse_empty(wish: Wish<'_>, view: View<'_>, record: Recorded<'_>) -> Option<
     let usable = |s: &State| s.fenced_epoch != Some(record.record.epoch) || copies::place(s, record.record).is_some();
     let may_hold = |s: &State| s.redis.as_ref().is_some_and(|r| r.loading || !r.answering || (r.keys > 0 && usable(s)));
     let left = present.filter(|s| may_hold(s) || s.local.is_some()).count();
-    let snapshots = view.seen.store.snapshots.as_ref().map(|rows| rows.iter().filter(|row| row.good).count());
+    let snapshots = view.seen.store.snapshots.as_ref().map(|rows| rows.iter().filter(|row| row.can_be_named()).count());
     match (left, snapshots) {
         (0, Some(0)) => None,
         (_, None) => Some("the store cannot be listed: it may hold a snapshot to start from".into()),

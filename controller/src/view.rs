@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use agent::api::{Activity, Address, Epoch, Offset, Position, Role};
 use agent::record::Phase;
-use agent::snapshot::{How, Pin, SnapshotId, Verification};
+use agent::snapshot::{Acceptance, How, Pin, SnapshotId, Verification};
 use serde::{Deserialize, Serialize};
 
 /// Everything the last cycle published.
@@ -217,6 +217,9 @@ pub struct SnapshotRow {
     pub good: bool,
     /// Why it is not used; absent for a good one.
     pub problem: Option<String>,
+    /// Whether nothing is wrong with it but that it holds so little against the one before it: it is used only when somebody names it.
+    #[serde(default)]
+    pub suspicious: bool,
     /// Size of the dump in bytes; 0 when the manifest could not be read.
     pub bytes: u64,
     /// Epoch.
@@ -231,12 +234,28 @@ pub struct SnapshotRow {
     pub server: String,
     /// Instance that wrote it.
     pub instance: u32,
+    /// The backup request it answers; absent for a dump that Redis made by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
     /// Who wants it kept, and why; absent when it is not pinned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<Pin>,
     /// The last time it was read back as a whole and judged; absent when it never was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
+    /// Who takes it for right although it holds little; absent when nobody has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<Acceptance>,
+    /// The last time a rehearsal restored it; absent when none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<Verification>,
+}
+
+impl SnapshotRow {
+    /// Whether it can be restored by name: a suspicious one can.
+    pub fn can_be_named(&self) -> bool {
+        self.good || self.suspicious
+    }
 }
 
 /// What was asked of the controller and runs on over several cycles: node `operation`.

@@ -1,4 +1,5 @@
-//! What is noted about a snapshot after it was made: that somebody wants it kept, and whether it was verified.
+//! What is noted about a snapshot after it was made: that somebody wants it kept or takes it for right, and whether it was verified, or
+//! restored for practice.
 //!
 //! Each note is a file of its own beside the manifest, so that what was committed is never written to.
 
@@ -13,6 +14,18 @@ pub const MARK_MAX_BYTES: u64 = 64 << 10;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Pin {
+    /// Who; empty when the mark cannot be read. It counts all the same.
+    pub owner: String,
+    /// Why; empty when nobody said so.
+    pub reason: String,
+    /// When, Unix time in milliseconds.
+    pub at_ms: u64,
+}
+
+/// Somebody takes the snapshot for right, however little it holds: it is not suspicious any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Acceptance {
     /// Who; empty when the mark cannot be read. It counts all the same.
     pub owner: String,
     /// Why; empty when nobody said so.
@@ -46,6 +59,10 @@ pub struct Verification {
 pub struct Marks {
     /// Absent when it is not pinned.
     pub pin: Option<Pin>,
+    /// Absent when nobody has said that it is right.
+    pub accepted: Option<Acceptance>,
     /// The last one; absent when it was never verified.
     pub verification: Option<Verification>,
+    /// The last rehearsal that restored it; absent when none did.
+    pub rehearsal: Option<Verification>,
 }

@@ -1,6 +1,6 @@
 //! Which snapshots may go. Pure; whoever asks carries it out.
 //!
-//! Invariant: the best good one, what is pinned, and what is not understood are never named.
+//! Invariant: the best good one, the last good one before a suspicious one, what is pinned, and what is not understood are never named.
 
 use std::collections::BTreeSet;
 
@@ -33,6 +33,8 @@ pub struct Candidate {
     pub created_ms: u64,
     /// Whether it may be used.
     pub good: bool,
+    /// Whether it cannot be used only because it holds so little, see [`super::Guard`].
+    pub suspicious: bool,
     /// Whether somebody wants it kept.
     pub pinned: bool,
 }
@@ -59,10 +61,13 @@ impl Retention {
         let days = first_of_each(&newest_first, self.days, |ms| ms / DAY_MS);
         let weeks = first_of_each(&newest_first, self.weeks, |ms| ms.saturating_add(WEEK_MS - MONDAY_MS) / WEEK_MS);
         let best = best_first.iter().find(|c| c.good).map(|c| &c.id);
+        let bases = before_suspicious(best_first);
         let because = |c: &Candidate| match &c.id {
             _ if c.pinned => (false, "pinned"),
+            _ if c.suspicious => (false, "suspicious: a person is to accept it"),
             _ if !c.good => (false, "unusable: a person is to look at it"),
             id if Some(id) == best => (false, "the best good one"),
+            id if bases.contains(id) => (false, "the last good one before a suspicious one"),
             id if newest.contains(id) => (false, "one of the newest"),
             _ if c.created_ms.saturating_add(self.young_ms) > now_ms => (false, "too young to go"),
             id if days.contains(id) => (false, "the newest of its day"),
@@ -75,6 +80,12 @@ impl Retention {
         };
         best_first.iter().map(fate).collect()
     }
+}
+
+/// The last good one before each suspicious one: what it fell from, and what there is to go back to.
+fn before_suspicious(best_first: &[Candidate]) -> BTreeSet<&SnapshotId> {
+    let suspicious = best_first.iter().enumerate().filter(|(_, c)| c.suspicious);
+    suspicious.filter_map(|(at, _)| best_first[at + 1..].iter().find(|c| c.good)).map(|c| &c.id).collect()
 }
 
 /// The newest of each period, for the last `count` periods that have one.
@@ -96,7 +107,7 @@ mod tests {
 
     fn made(hours_ago: u64) -> Candidate {
         let created_ms = NOW_MS - hours_ago * HOUR_MS;
-        Candidate { id: SnapshotId::new(4, created_ms, created_ms), created_ms, good: true, pinned: false }
+        Candidate { id: SnapshotId::new(4, created_ms, created_ms), created_ms, good: true, suspicious: false, pinned: false }
     }
 
     const NOTHING: Retention = Retention { newest: 0, days: 0, weeks: 0, young_ms: 0 };
@@ -139,6 +150,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_suspicious_one_fell_from_stays() {
+        let mut candidates = hours([1, 2, 3, 4, 5, 6]);
+        for suspicious in [2, 3] {
+            (candidates[suspicious].good, candidates[suspicious].suspicious) = (false, true);
+        }
+        assert_eq!(kept(NOTHING, &candidates), [1, 3, 4, 5]);
+        let because = NOTHING.judge(&candidates, NOW_MS)[4].because;
+        assert_eq!(because, "the last good one before a suspicious one");
+    }
+
+    #[test]
     fn the_best_is_not_always_the_newest() {
         // An older one of a later epoch ranks first.
         let candidates = hours([9, 1]);
@@ -157,16 +179,20 @@ mod tests {
     proptest! {
         #[test]
         fn a_good_one_always_stays_and_a_pinned_one_too(
-            ages in proptest::collection::vec((0u64..5000, any::<bool>(), any::<bool>()), 0..40),
+            ages in proptest::collection::vec((0u64..5000, any::<bool>(), any::<bool>(), any::<bool>()), 0..40),
             newest in 0usize..4, days in 0usize..4, weeks in 0usize..4,
         ) {
             let candidates: Vec<Candidate> =
-                ages.iter().map(|(age, good, pinned)| Candidate { good: *good, pinned: *pinned, ..made(*age) }).collect();
+                ages.iter()
+                    .map(|(age, good, suspicious, pinned)| Candidate { good: *good, suspicious: !*good && *suspicious, pinned: *pinned, ..made(*age) })
+                    .collect();
             let fates = Retention { newest, days, weeks, young_ms: 0 }.judge(&candidates, NOW_MS);
             prop_assert_eq!(fates.len(), candidates.len());
             let first_good = candidates.iter().position(|c| c.good);
             for (at, (fate, candidate)) in fates.iter().zip(&candidates).enumerate() {
                 prop_assert!(!fate.goes || (candidate.good && !candidate.pinned && Some(at) != first_good));
+                let base = candidate.good && at > 0 && candidates[at - 1].suspicious;
+                prop_assert!(!fate.goes || !base);
             }
         }
     }

@@ -5,7 +5,7 @@ use super::*;
 const REPLID_A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const REPLID_B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
-fn manifest(epoch: Epoch, replid: Option<&str>, offset: Offset, created_s: u64) -> Manifest {
+pub(super) fn manifest(epoch: Epoch, replid: Option<&str>, offset: Offset, created_s: u64) -> Manifest {
     let mut digest = rdb::Digest::default();
     digest.update(include_bytes!("../../testdata/small.rdb"));
     let (sums, rdb) = digest.finish();

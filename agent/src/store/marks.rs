@@ -1,15 +1,17 @@
 //! Notes about snapshots, see [`crate::snapshot::Marks`]: written beside the manifest, read with it.
 //!
-//! A pin is one file, that is there or not, whatever it holds. Each verification is a file of its own name; the last one counts, and older
-//! ones are removed after it.
+//! A pin is one file, that is there or not, whatever it holds, and so is an acceptance. Each verification and each rehearsal is a file of its
+//! own name; the last one counts, and older ones are removed after it.
 
 use super::error::{Error, Trouble};
 use super::files::{Child, Kind};
 use super::{DUMP, Inner, MANIFEST, Store, apart};
-use crate::snapshot::{MARK_MAX_BYTES, Marks, Pin, Problem, SnapshotId, Verification, utc};
+use crate::snapshot::{Acceptance, MARK_MAX_BYTES, Marks, Pin, Problem, SnapshotId, Verification, utc};
 
 pub(super) const PIN: &str = "pinned.json";
+const ACCEPTED: &str = "accepted.json";
 const VERIFIED: &str = "verified-";
+const REHEARSED: &str = "rehearsed-";
 
 impl Store {
     /// Pins a snapshot, a damaged one too. Whether it was not pinned before; then the pin that is there stays as it is.
@@ -36,14 +38,33 @@ impl Store {
         Ok(pinned)
     }
 
+    /// Notes that somebody takes a snapshot for right. Whether nobody had before; else what is there stays as it is.
+    pub async fn accept(&self, id: &SnapshotId, acceptance: &Acceptance) -> Result<bool, Error> {
+        self.parts(id).await?;
+        let json = serde_json::to_vec_pretty(acceptance).expect("an acceptance is plain data");
+        match self.write_mark(id, ACCEPTED.into(), json).await {
+            Err(e) if e.trouble() == Some(Trouble::Exists) => Ok(false),
+            done => done.map(|()| true),
+        }
+    }
+
     /// Notes what a verification found. It stands beside those before it at first, so at no time is there none.
     pub async fn note_verification(&self, id: &SnapshotId, verification: &Verification) -> Result<(), Error> {
+        self.note(id, VERIFIED, verification).await
+    }
+
+    /// Notes that a rehearsal restored it, in the same way.
+    pub async fn note_rehearsal(&self, id: &SnapshotId, rehearsal: &Verification) -> Result<(), Error> {
+        self.note(id, REHEARSED, rehearsal).await
+    }
+
+    async fn note(&self, id: &SnapshotId, kind: &str, found: &Verification) -> Result<(), Error> {
         let older = self.parts(id).await?;
-        let name = format!("{VERIFIED}{}-{:03}.json", utc(verification.at_ms), verification.at_ms % 1000);
-        let json = serde_json::to_vec_pretty(verification).expect("a verification has only string keys");
+        let name = format!("{kind}{}-{:03}.json", utc(found.at_ms), found.at_ms % 1000);
+        let json = serde_json::to_vec_pretty(found).expect("a verification has only string keys");
         self.write_mark(id, name.clone(), json).await?;
-        // Not those of a later name: somebody else verified it at the same time.
-        for part in older.iter().filter(|part| is_verification(part) && part.name < name) {
+        // Not those of a later name: somebody else noted it at the same time.
+        for part in older.iter().filter(|part| is_note(part, kind) && part.name < name) {
             self.inner.files.remove(&format!("{}/{}", self.inner.dir(id), part.name)).await?;
         }
         Ok(())
@@ -70,11 +91,19 @@ impl Inner {
         if parts.iter().any(|part| part.name == PIN) {
             marks.pin = Some(self.read_mark(id, PIN).await?.unwrap_or_default());
         }
-        let last = parts.iter().filter(|part| is_verification(part)).max_by_key(|part| &part.name);
-        if let Some(last) = last {
-            marks.verification = self.read_mark(id, &last.name).await?;
+        if parts.iter().any(|part| part.name == ACCEPTED) {
+            marks.accepted = Some(self.read_mark(id, ACCEPTED).await?.unwrap_or_default());
         }
+        marks.verification = self.last_note(id, parts, VERIFIED).await?;
+        marks.rehearsal = self.last_note(id, parts, REHEARSED).await?;
         Ok(marks)
+    }
+
+    async fn last_note(&self, id: &SnapshotId, parts: &[Child], kind: &str) -> Result<Option<Verification>, Error> {
+        match parts.iter().filter(|part| is_note(part, kind)).max_by_key(|part| &part.name) {
+            Some(last) => self.read_mark(id, &last.name).await,
+            None => Ok(None),
+        }
     }
 
     /// None if it cannot be read: half written, or not by us.
@@ -87,6 +116,6 @@ impl Inner {
     }
 }
 
-fn is_verification(part: &Child) -> bool {
-    part.kind == Kind::File && part.name.starts_with(VERIFIED) && part.name.ends_with(".json")
+fn is_note(part: &Child, kind: &str) -> bool {
+    part.kind == Kind::File && part.name.starts_with(kind) && part.name.ends_with(".json")
 }

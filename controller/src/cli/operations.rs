@@ -94,7 +94,9 @@ fn restore_plan(answer: &ClusterAnswer, source: Option<&SnapshotRow>, consent: b
             text +=
                 &format!("  source:  {} of {}, {}{keys}\n", snapshot.id, date(snapshot.created_ms), bytes(Some(snapshot.bytes)));
             text += &format!("  loss:    writes of the last {age}, unless a newer copy is found in a sandbox\n");
-            if let Some(problem) = &snapshot.problem {
+            if let Some(problem) = snapshot.problem.as_ref().filter(|_| snapshot.suspicious) {
+                text += &format!("  problem: {}; it is restored because it was named\n", clean(problem));
+            } else if let Some(problem) = &snapshot.problem {
                 text += &format!("  problem: this snapshot is not usable: {}\n", clean(problem));
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use agent::snapshot::{Pin, SnapshotId, Verification};
+use agent::snapshot::{Acceptance, Pin, SnapshotId, Verification};
 use agent::store::{Options, Store};
 
 use super::door::Door;
@@ -45,6 +45,13 @@ pub(super) async fn unpin(context: &Context, id: &SnapshotId) -> Result<(), Fail
     Ok(())
 }
 
+pub(super) async fn accept(context: &Context, id: &SnapshotId, reason: Option<String>) -> Result<(), Failure> {
+    let acceptance = Acceptance { owner: owner(), reason: reason.unwrap_or_default(), at_ms: now_ms() };
+    let new = open(context)?.accept(id, &acceptance).await?;
+    say(&if new { format!("{id} is accepted") } else { format!("{id} was accepted already") });
+    Ok(())
+}
+
 /// The cluster's store, spoken to without the controller.
 fn open(context: &Context) -> Result<Store, Failure> {
     let Some(uri) = &context.place.snapshots_uri else {
@@ -61,7 +68,7 @@ fn render_list(snapshots: &[SnapshotRow], now_ms: u64) -> String {
     let row = |s: &SnapshotRow| {
         vec![
             s.id.to_string(),
-            if s.good { "good".into() } else { "unusable".into() },
+            state(s).into(),
             time(now_ms.saturating_sub(s.created_ms)),
             bytes(Some(s.bytes)),
             s.keys.map_or("-".into(), |keys| keys.to_string()),
@@ -75,6 +82,15 @@ fn render_list(snapshots: &[SnapshotRow], now_ms: u64) -> String {
     let rows: Vec<Vec<String>> = snapshots.iter().map(row).collect();
     let headers = ["SNAPSHOT", "STATE", ">AGE", ">SIZE", ">KEYS", ">EPOCH", "SERVER", "VERIFIED", "PINNED", "PROBLEM"];
     table(&headers, &rows)
+}
+
+/// In a word.
+fn state(row: &SnapshotRow) -> &'static str {
+    match (row.good, row.suspicious) {
+        (true, _) => "good",
+        (_, true) => "suspicious",
+        _ => "unusable",
+    }
 }
 
 /// In a few words: how long ago, and whether a server loaded it.
@@ -91,7 +107,7 @@ fn render_one(s: &SnapshotRow) -> String {
     let position = s.position.as_ref().map_or("none".into(), |at| format!("{} at {}", at.replid, at.offset));
     let lines = [
         ("snapshot", s.id.to_string()),
-        ("state", s.problem.as_ref().map_or("good".into(), |problem| format!("unusable: {problem}"))),
+        ("state", stands(s)),
         ("created", date(s.created_ms)),
         ("size", format!("{} ({} bytes)", bytes(Some(s.bytes)), s.bytes)),
         ("keys", s.keys.map_or("unknown".into(), |keys| keys.to_string())),
@@ -99,7 +115,8 @@ fn render_one(s: &SnapshotRow) -> String {
         ("position", position),
         ("written by", format!("instance {}, server {}", s.instance, s.server)),
         ("verified", s.verification.as_ref().map_or("never".into(), verification)),
-        ("pinned", s.pin.as_ref().map_or("no".into(), pinned)),
+        ("rehearsed", s.rehearsal.as_ref().map_or("never".into(), verification)),
+        ("pinned", s.pin.as_ref().map_or("no".into(), |pin| word(pin.at_ms, &pin.owner, &pin.reason))),
     ];
     lines.map(|(name, value)| format!("{name:<12}{}\n", clean(&value))).concat()
 }
@@ -114,10 +131,21 @@ fn verification(v: &Verification) -> String {
     format!("{} by {}, in {}: {found}", date(v.at_ms), v.by, time(v.took_ms))
 }
 
-fn pinned(pin: &Pin) -> String {
-    let because = if pin.reason.is_empty() { String::new() } else { format!(": {}", pin.reason) };
-    let owner = if pin.owner.is_empty() { "somebody" } else { &pin.owner };
-    format!("{} by {owner}{because}", date(pin.at_ms))
+/// State and reason; who accepted it.
+fn stands(s: &SnapshotRow) -> String {
+    match (&s.problem, &s.accepted) {
+        (Some(problem), _) if s.suspicious => format!("{problem}; aurora-redis snapshots accept has it used all the same"),
+        (Some(problem), _) => format!("unusable: {problem}"),
+        (None, Some(by)) => format!("good; accepted {}", word(by.at_ms, &by.owner, &by.reason)),
+        (None, None) => "good".into(),
+    }
+}
+
+/// When, by whom, why.
+fn word(at_ms: u64, owner: &str, reason: &str) -> String {
+    let because = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    let owner = if owner.is_empty() { "somebody" } else { owner };
+    format!("{} by {owner}{because}", date(at_ms))
 }
 
 #[cfg(test)]
@@ -156,7 +184,10 @@ mod tests {
     fn one_is_shown_with_everything_noted() {
         let mut row = example::published().snapshots[0].clone();
         let plain = render_one(&row);
-        assert!(plain.contains("written by  instance 2, server 7.0.15\nverified    never\npinned      no\n"), "{plain}");
+        assert!(
+            plain.contains("written by  instance 2, server 7.0.15\nverified    never\nrehearsed   never\npinned      no\n"),
+            "{plain}"
+        );
         row.pin = Some(Pin { owner: "ann".into(), reason: "before the\nmigration".into(), at_ms: NOW_MS });
         for (verification, expected) in [
             (verification(None, Some("7.0.15")), "good, 104211 keys, loaded by server 7.0.15\n"),
@@ -171,7 +202,19 @@ mod tests {
     }
 
     #[test]
+    fn a_suspicious_one_is_told_from_an_unusable_one_and_from_an_accepted_one() {
+        let mut row = example::published().snapshots[0].clone();
+        (row.good, row.suspicious, row.problem) = (false, true, Some("suspicious: it holds 3 keys".into()));
+        assert!(render_list(&[row.clone()], NOW_MS).contains("suspicious  15 min"));
+        assert!(render_one(&row).contains("state       suspicious: it holds 3 keys; aurora-redis snapshots accept"));
+        (row.good, row.suspicious, row.problem) = (true, false, None);
+        row.accepted = Some(Acceptance { owner: "ann".into(), reason: "emptied on purpose".into(), at_ms: NOW_MS });
+        let text = render_one(&row);
+        assert!(text.contains("state       good; accepted 2026-") && text.contains("by ann: emptied on purpose\n"), "{text}");
+    }
+
+    #[test]
     fn a_pin_that_cannot_be_read_is_one() {
-        assert_eq!(pinned(&Pin::default()), "- by somebody");
+        assert_eq!(word(0, "", ""), "- by somebody");
     }
 }

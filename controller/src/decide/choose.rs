@@ -8,7 +8,7 @@ use agent::api::{Order, Position, Source, State};
 use agent::record::{History, Member, Peer, Phase, Record};
 use agent::snapshot::SnapshotId;
 
-use super::{Recorded, View, copies, depose, evidence, loss, quorum, room, switchover};
+use super::{Recorded, View, copies, depose, evidence, loss, quorum, room, snapshots, switchover};
 use crate::model::{Action, AgentView, Copy, HistoryChange, Holder, Plan, Reason};
 use crate::view::{HistoryEntry, MasterView, Operation, OperationKind, Step};
 
@@ -355,6 +355,7 @@ fn start_from(view: View<'_>, record: Recorded<'_>, best: Option<&Copy>, plan: &
             plan.act(record.command(agent, state, order), because.unwrap_or_default());
         }
         Some(Holder::Snapshot { id }) => {
+            snapshots::report_suspicious(view, plan);
             let (agent, state) = lowest(&idle);
             plan.act(record.command(agent, state, Order::Restore { snapshot: id.clone() }), because.unwrap_or_default());
         }
@@ -403,6 +404,7 @@ fn lowest<'a>(idle: &[(&'a AgentView, &'a State)]) -> (&'a AgentView, &'a State)
 /// Only a cluster that never had data, and has no snapshot, good or bad, starts empty.
 fn start_empty(view: View<'_>, record: Recorded<'_>, idle: &[(&AgentView, &State)], plan: &mut Plan) {
     let entries = view.seen.store.snapshots.iter().flatten().count();
+    snapshots::report_suspicious(view, plan);
     if (record.record.initialised || entries > 0) && !view.seen.may_start_empty() {
         let unusable: Vec<&String> = view.seen.unusable.iter().collect();
         plan.wait(

@@ -9,6 +9,7 @@ use agent::snapshot::SnapshotId;
 
 use super::{Recorded, View, choose};
 use crate::model::{Copy, Holder, Observed, member};
+use crate::view::OperationKind;
 
 /// Every complete copy that can be used, best first.
 pub fn ranked(view: View<'_>, record: Recorded<'_>) -> Vec<Copy> {
@@ -132,13 +133,18 @@ fn local(view: View<'_>, record: Recorded<'_>) -> Vec<Copy> {
         .collect()
 }
 
-/// Good snapshots in the store.
+/// Good snapshots in the store, and a suspicious one that somebody named.
 fn stored(seen: &Observed, record: &Record) -> Vec<Copy> {
+    let named = seen.operation.as_ref().filter(|o| o.outcome.is_none()).and_then(|o| match &o.kind {
+        OperationKind::Restore { snapshot, .. } => snapshot.as_ref(),
+        _ => None,
+    });
     seen.store
         .snapshots
         .iter()
         .flatten()
-        .filter(|row| row.good && !seen.unusable.contains(&format!("snapshot:{}", row.id)))
+        .filter(|row| row.good || (row.suspicious && named == Some(&row.id)))
+        .filter(|row| !seen.unusable.contains(&format!("snapshot:{}", row.id)))
         .map(|row| {
             let (epoch, offset) = origin(row.position.as_ref(), row.epoch, record);
             Copy { holder: Holder::Snapshot { id: row.id.clone() }, epoch, offset, created_ms: row.created_ms }

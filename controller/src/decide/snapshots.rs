@@ -10,6 +10,7 @@ use crate::view::{Operation, OperationKind};
 /// Keeps the record's snapshot and the backup in flight.
 pub fn keep(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
     report_unusable(view, plan);
+    report_suspicious(view, plan);
     back_up(view, record, plan);
     let latest = view.seen.store.snapshots.iter().flatten().find(|row| row.good).map(|row| row.id.clone());
     if plan.actions.is_empty() && latest.is_some() && latest != record.record.snapshot {
@@ -19,10 +20,26 @@ pub fn keep(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
 }
 
 fn report_unusable(view: View<'_>, plan: &mut Plan) {
-    for row in view.seen.store.snapshots.iter().flatten().filter(|row| !row.good) {
+    for row in view.seen.store.snapshots.iter().flatten().filter(|row| !row.can_be_named()) {
         let problem = row.problem.as_deref().unwrap_or("unknown");
         plan.wait(Reason::SnapshotUnusable, format!("snapshot {}: {problem}; the one before it would be used", row.id));
     }
+}
+
+/// What holds so little that it is not used by itself: the best of them, and how to go on.
+pub fn report_suspicious(view: View<'_>, plan: &mut Plan) {
+    let mut suspicious = view.seen.store.snapshots.iter().flatten().filter(|row| row.suspicious);
+    let Some(row) = suspicious.next() else { return };
+    let more = match suspicious.count() {
+        0 => String::new(),
+        n => format!(" ({n} more are)"),
+    };
+    let problem = row.problem.as_deref().unwrap_or("suspicious");
+    let message = format!(
+        "snapshot {}: {problem}{more}; the last one before it is used instead. If the data is meant to be like this: aurora-redis snapshots accept {}",
+        row.id, row.id
+    );
+    plan.wait(Reason::SnapshotSuspicious, message);
 }
 
 /// Has the backup source make the dump, and ends the operation when the snapshot is committed, or cannot be.

@@ -1,10 +1,11 @@
 //! The store, polled: which snapshots there are, which are good, and whose they are.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agent::causes::chain;
-use agent::snapshot::{self, Marks, SnapshotId};
+use agent::snapshot::{self, Guard, Marks, SnapshotId};
 use agent::store::{Entry, Store};
 use agent::zk::Watched;
 use tokio::sync::{Notify, watch};
@@ -17,7 +18,12 @@ use crate::view::SnapshotRow;
 const EVERY: Duration = Duration::from_secs(10);
 
 /// Lists for as long as somebody listens: regularly, and whenever `again` is notified. `record` gives the lineage and the cluster id.
-pub fn poll(store: Option<Store>, record: watch::Receiver<Watched>, again: Arc<Notify>) -> watch::Receiver<Polled<StoreView>> {
+pub fn poll(
+    store: Option<Store>,
+    record: watch::Receiver<Watched>,
+    again: Arc<Notify>,
+    guard: Guard,
+) -> watch::Receiver<Polled<StoreView>> {
     let configured = StoreView { configured: store.is_some(), ..StoreView::default() };
     let (tx, rx) = watch::channel(Polled { view: configured, problem: None });
     let Some(store) = store else {
@@ -31,7 +37,7 @@ pub fn poll(store: Option<Store>, record: watch::Receiver<Watched>, again: Arc<N
             let listed = store.list().await;
             let record = record.borrow().node.clone();
             tx.send_modify(|polled| match listed {
-                Ok(entries) => *polled = Polled { view: catalogue(&entries, record.as_ref()), problem: None },
+                Ok(entries) => *polled = Polled { view: catalogue(&entries, record.as_ref(), guard), problem: None },
                 Err(error) => polled.problem = Some(chain(&error)),
             });
             let _ = tokio::time::timeout(EVERY, again.notified()).await;
@@ -40,8 +46,8 @@ pub fn poll(store: Option<Store>, record: watch::Receiver<Watched>, again: Arc<N
     rx
 }
 
-/// The catalogue, best first; what cannot be used stands behind, with the reason.
-fn catalogue(entries: &[Entry], record: Option<&agent::zk::Node>) -> StoreView {
+/// The catalogue, best first; what cannot be used stands behind, with the reason, and what is suspicious in its place.
+fn catalogue(entries: &[Entry], record: Option<&agent::zk::Node>, guard: Guard) -> StoreView {
     let record: Option<agent::record::Record> = record.and_then(|node| serde_json::from_slice(&node.data).ok());
     let cluster_id = record.as_ref().map(|r| r.cluster_id.as_str());
     let usable: Vec<_> = entries.iter().filter_map(|e| e.usable(cluster_id).ok()).collect();
@@ -53,17 +59,24 @@ fn catalogue(entries: &[Entry], record: Option<&agent::zk::Node>) -> StoreView {
         _ => None,
     };
     let epoch_of = |replid: &str| record.as_ref().and_then(|r| r.epoch_of(replid));
-    let marks = |id: &SnapshotId| entries.iter().find(|e| e.name == id.as_str()).map(|e| e.marks.clone()).unwrap_or_default();
-    let mut rows: Vec<SnapshotRow> = snapshot::rank(usable, epoch_of).into_iter().map(|(id, m)| good(id, m, marks(id))).collect();
+    let by_name: HashMap<&str, &Entry> = entries.iter().map(|e| (e.name.as_str(), e)).collect();
+    let marks = |id: &SnapshotId| by_name.get(id.as_str()).map(|e| e.marks.clone()).unwrap_or_default();
+    // What was found bad tells by its manifest what there was.
+    let own = entries.iter().filter_map(|e| e.of_cluster(cluster_id).ok());
+    let suspicious = guard.suspicious(&snapshot::rank(own, epoch_of), |id| marks(id).accepted.is_some());
+    let ranked = snapshot::rank(usable, epoch_of).into_iter();
+    let mut rows: Vec<SnapshotRow> = ranked.map(|(id, m)| whole(id, m, marks(id), suspicious.get(id))).collect();
     rows.extend(entries.iter().filter_map(|entry| bad(entry, cluster_id)));
     StoreView { configured: true, snapshots: Some(rows), cluster_id: owner }
 }
 
-fn good(id: &SnapshotId, manifest: &snapshot::Manifest, marks: Marks) -> SnapshotRow {
+/// Nothing is wrong with it, except perhaps that it is suspicious.
+fn whole(id: &SnapshotId, manifest: &snapshot::Manifest, marks: Marks, suspicious: Option<&String>) -> SnapshotRow {
     SnapshotRow {
         id: id.clone(),
-        good: true,
-        problem: None,
+        good: suspicious.is_none(),
+        problem: suspicious.map(|why| format!("suspicious: {why}")),
+        suspicious: suspicious.is_some(),
         bytes: manifest.bytes,
         epoch: manifest.epoch,
         position: manifest.position.clone(),
@@ -71,8 +84,11 @@ fn good(id: &SnapshotId, manifest: &snapshot::Manifest, marks: Marks) -> Snapsho
         keys: manifest.total_keys(),
         server: manifest.server_version.clone(),
         instance: manifest.instance,
+        request_id: manifest.request_id.clone(),
         pin: marks.pin,
         verification: marks.verification,
+        accepted: marks.accepted,
+        rehearsal: marks.rehearsal,
     }
 }
 
@@ -83,6 +99,7 @@ fn bad(entry: &Entry, cluster_id: Option<&str>) -> Option<SnapshotRow> {
     Some(SnapshotRow {
         good: false,
         problem: Some(chain(&problem)),
+        suspicious: false,
         bytes: 0,
         epoch: id.epoch(),
         position: None,
@@ -90,8 +107,88 @@ fn bad(entry: &Entry, cluster_id: Option<&str>) -> Option<SnapshotRow> {
         keys: None,
         server: String::new(),
         instance: 0,
+        request_id: None,
         pin: entry.marks.pin.clone(),
         verification: entry.marks.verification.clone(),
+        accepted: entry.marks.accepted.clone(),
+        rehearsal: entry.marks.rehearsal.clone(),
         id,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use agent::rdb::{Checked, Digest};
+    use agent::snapshot::{Acceptance, Manifest, Origin, Problem, Verification};
+
+    use super::*;
+
+    /// A snapshot of epoch 4 made at `created_s` that holds so many keys.
+    fn entry(created_s: u64, keys: u64, marks: Marks) -> Entry {
+        let mut digest = Digest::default();
+        digest.update(include_bytes!("../../../agent/testdata/small.rdb"));
+        let (sums, rdb) = digest.finish();
+        let origin = Origin {
+            cluster_id: "c".into(),
+            epoch: 4,
+            keys: Some([(0, keys)].into()),
+            created_ms: created_s * 1000,
+            ..Origin::default()
+        };
+        let manifest = Manifest { position: None, ..Manifest::new(origin, &Checked { sums, rdb: rdb.unwrap() }) };
+        Entry { name: manifest.id().to_string(), snapshot: Ok((manifest.id(), Arc::new(manifest))), marks }
+    }
+
+    fn plain(created_s: u64, keys: u64) -> Entry {
+        entry(created_s, keys, Marks::default())
+    }
+
+    /// When they were made, and what they are: good, suspicious or unusable.
+    fn rows(entries: &[Entry]) -> Vec<(u64, &'static str)> {
+        let rows = catalogue(entries, None, Guard::default()).snapshots.unwrap();
+        let state = |row: &SnapshotRow| match (row.good, row.suspicious) {
+            (true, false) => "good",
+            (false, true) => "suspicious",
+            (false, false) => "unusable",
+            (true, true) => "both",
+        };
+        rows.iter().map(|row| (row.created_ms / 1000, state(row))).collect()
+    }
+
+    #[test]
+    fn a_collapsed_one_stands_in_its_place_and_is_not_good() {
+        let entries = [plain(1, 5000), plain(2, 3), plain(3, 4)];
+        assert_eq!(rows(&entries), [(3, "suspicious"), (2, "suspicious"), (1, "good")]);
+    }
+
+    #[test]
+    fn an_accepted_one_is_good_and_the_base_of_what_comes_after_it() {
+        let accepted = Marks { accepted: Some(Acceptance::default()), ..Marks::default() };
+        let entries = [plain(1, 5000), plain(2, 3), entry(3, 4, accepted), plain(4, 2)];
+        assert_eq!(rows(&entries), [(4, "good"), (3, "good"), (2, "suspicious"), (1, "good")]);
+    }
+
+    #[test]
+    fn one_that_was_found_bad_still_tells_what_there_was() {
+        let bad = Verification {
+            at_ms: 1,
+            by: String::new(),
+            problem: Some("piece 2".into()),
+            keys: None,
+            loaded_by: None,
+            took_ms: 0,
+        };
+        let bad = Marks { verification: Some(bad), ..Marks::default() };
+        let entries = [plain(1, 4000), entry(2, 5000, bad), plain(3, 3)];
+        assert_eq!(rows(&entries), [(3, "suspicious"), (1, "good"), (2, "unusable")]);
+    }
+
+    #[test]
+    fn what_has_not_the_name_of_a_snapshot_is_left_out_and_what_is_broken_stands_last() {
+        let odd =
+            |name: &str| Entry { name: name.into(), snapshot: Err(Problem::NotAName("no".into())), marks: Marks::default() };
+        let broken = Entry { snapshot: Err(Problem::Missing("manifest.json")), ..plain(9, 1) };
+        let entries = [odd(".."), odd("späte\nZeile"), odd("\u{fffd}"), broken, plain(1, 1), odd("dump.rdb")];
+        assert_eq!(rows(&entries), [(1, "good"), (9, "unusable")]);
+    }
 }

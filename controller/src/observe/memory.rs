@@ -65,9 +65,9 @@ impl Memory {
 
     /// A snapshot that could not be restored is no good one, whatever its manifest says.
     fn mark_unusable(&self, seen: &mut Observed) {
-        for row in seen.store.snapshots.iter_mut().flatten().filter(|row| row.good) {
+        for row in seen.store.snapshots.iter_mut().flatten().filter(|row| row.can_be_named()) {
             if let Some(why) = self.unusable.get(&format!("snapshot:{}", row.id)) {
-                row.good = false;
+                (row.good, row.suspicious) = (false, false);
                 row.problem = Some(why.clone());
             }
         }

@@ -266,8 +266,12 @@ impl World {
             keys: None,
             server: "7.0.15".into(),
             instance: self.agents[a].instance,
+            suspicious: false,
+            request_id: None,
             pin: None,
             verification: None,
+            accepted: None,
+            rehearsal: None,
         };
         self.store.push(Stored { row, dump, cluster_id });
         Some(id)

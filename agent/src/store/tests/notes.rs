@@ -1,7 +1,7 @@
 //! Pins and verifications: written, read, and harmless when they are damaged.
 
 use super::*;
-use crate::snapshot::{Pin, Verification};
+use crate::snapshot::{Acceptance, Pin, Verification};
 
 fn pin(owner: &str) -> Pin {
     Pin { owner: owner.into(), reason: "before the migration".into(), at_ms: 7 }
@@ -48,9 +48,30 @@ async fn a_pin_counts_whatever_it_holds_and_a_note_that_cannot_be_read_does_not(
     let id = dir.put(&store, 4, 1_795_499_035).await;
     fs::write(dir.snapshot(&id).join("pinned.json"), "{\"owner\": 7").unwrap();
     fs::write(dir.snapshot(&id).join("verified-20261124T054355Z-000.json"), vec![b'x'; 100_000]).unwrap();
-    assert_eq!(marks(&store).await, Marks { pin: Some(Pin::default()), verification: None });
+    fs::write(dir.snapshot(&id).join("accepted.json"), "").unwrap();
+    let expected = Marks { pin: Some(Pin::default()), accepted: Some(Acceptance::default()), ..Marks::default() };
+    assert_eq!(marks(&store).await, expected);
     fs::remove_dir_all(dir.snapshot(&id)).unwrap();
     assert!(matches!(store.pin(&id, &pin("ann")).await, Err(Error::Unusable { .. })), "there is nothing to pin");
+}
+
+#[tokio::test]
+async fn an_acceptance_and_a_rehearsal_stand_beside_the_other_notes() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let id = dir.put(&store, 4, 1_795_499_035).await;
+    let acceptance = Acceptance { owner: "ann".into(), reason: "emptied on purpose".into(), at_ms: 7 };
+    assert!(store.accept(&id, &acceptance).await.unwrap());
+    assert!(!store.accept(&id, &Acceptance::default()).await.unwrap(), "the first one stays");
+    store.note_verification(&id, &verification(1000, None)).await.unwrap();
+    for at_ms in [2000, 3000] {
+        store.note_rehearsal(&id, &verification(at_ms, None)).await.unwrap();
+    }
+    let found = marks(&store).await;
+    let notes = (found.verification.map(|v| v.at_ms), found.rehearsal.map(|v| v.at_ms));
+    assert_eq!((found.accepted, notes), (Some(acceptance), (Some(1000), Some(3000))));
+    let missing = SnapshotId::new(9, 0, 9);
+    assert!(matches!(store.accept(&missing, &Acceptance::default()).await, Err(Error::Unusable { .. })));
 }
 
 #[tokio::test]

@@ -76,6 +76,7 @@ fn plan(rows: &[SnapshotRow], rule: Retention, now_ms: u64) -> Vec<Line> {
         id: row.id.clone(),
         created_ms: row.created_ms,
         good: row.good,
+        suspicious: row.suspicious,
         pinned: row.pin.is_some(),
     };
     let candidates: Vec<Candidate> = rows.iter().map(candidate).collect();

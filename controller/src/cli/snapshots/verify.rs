@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use agent::causes::chain;
 use agent::rdb::{self, Content};
-use agent::snapshot::{self, Manifest, SnapshotId, Verification};
+use agent::snapshot::{self, Guard, Manifest, SnapshotId, Verification};
 use agent::store::{Entry, Error, Progress, Report, Store};
 
 use super::super::table::{clean, time};
@@ -48,7 +48,7 @@ pub(in crate::cli) async fn verify(context: &Context, wanted: Verify) -> Result<
             .map_err(Failure::Failed)?
             .ok_or_else(|| "no redis-server on this machine; name one by --redis-server".into()),
     };
-    let chosen = choose(&store.list().await?, &wanted).map_err(Failure::Failed)?;
+    let chosen = choose(&store.list().await?, &wanted, context.place.guard).map_err(Failure::Failed)?;
     let mut all = Vec::new();
     for id in chosen {
         eprintln!("reading {id}");
@@ -64,15 +64,23 @@ pub(in crate::cli) async fn verify(context: &Context, wanted: Verify) -> Result<
 }
 
 /// Which ones. Pure.
-fn choose(entries: &[Entry], wanted: &Verify) -> Result<Vec<SnapshotId>, String> {
+fn choose(entries: &[Entry], wanted: &Verify, guard: Guard) -> Result<Vec<SnapshotId>, String> {
     if let Some(id) = &wanted.id {
         return Ok(vec![id.clone()]);
     }
     let named = || entries.iter().filter_map(|entry| entry.name.parse().ok());
-    let usable = entries.iter().filter_map(|entry| entry.usable(None).ok());
-    let newest = || snapshot::rank(usable, |_| None).first().map(|(id, _)| (*id).clone());
-    let chosen: Vec<SnapshotId> = if wanted.all { named().collect() } else { newest().into_iter().collect() };
+    let chosen: Vec<SnapshotId> =
+        if wanted.all { named().collect() } else { best_first(entries, guard).into_iter().take(1).collect() };
     if chosen.is_empty() { Err("the store holds no snapshot to verify".into()) } else { Ok(chosen) }
+}
+
+/// What would be restored, the best first, as far as it can be told without the lineage.
+pub(super) fn best_first(entries: &[Entry], guard: Guard) -> Vec<SnapshotId> {
+    let accepted = |id: &SnapshotId| entries.iter().any(|e| e.name == id.as_str() && e.marks.accepted.is_some());
+    let all = snapshot::rank(entries.iter().filter_map(|entry| entry.of_cluster(None).ok()), |_| None);
+    let suspicious = guard.suspicious(&all, accepted);
+    let usable = snapshot::rank(entries.iter().filter_map(|entry| entry.usable(None).ok()), |_| None);
+    usable.into_iter().map(|(id, _)| id.clone()).filter(|id| !suspicious.contains_key(id)).collect()
 }
 
 async fn one(store: &Store, id: &SnapshotId, server: &Result<Server, String>) -> Found {

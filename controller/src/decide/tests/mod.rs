@@ -24,6 +24,7 @@ mod replicas;
 mod returns;
 mod room;
 mod snapshots;
+mod suspicious;
 mod switchover;
 
 mod vetoes;
@@ -103,8 +104,12 @@ fn row(id: &str, epoch: u64, position: Option<(&str, u64)>) -> SnapshotRow {
         keys: None,
         server: "7.0.15".into(),
         instance: 1,
+        suspicious: false,
+        request_id: None,
         pin: None,
         verification: None,
+        accepted: None,
+        rehearsal: None,
     }
 }
 
