@@ -8,7 +8,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::api::Role;
+use crate::api::{Role, State};
 use crate::board::Work;
 use crate::causes::chain;
 use crate::config::{Config, Program};
@@ -29,6 +29,9 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(8);
 /// Longest wait for the spool when the agent is to end. Aurora leaves a minute after SIGTERM.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest time for the last instance to save what it holds to the store, and of that for Redis to write its dump.
+const LAST_TIMEOUT: Duration = Duration::from_secs(50);
+const LAST_DUMP_TIMEOUT: Duration = Duration::from_secs(35);
 const LOG_CHECK_EVERY: Duration = Duration::from_secs(15);
 
 /// Runs until SIGTERM or SIGINT.
@@ -202,14 +205,79 @@ fn names_another(record: &Record, task_id: &str) -> bool {
 }
 
 /// Sends clients away, ends the server, and gives the spool its time. What is in the spool then still goes when an agent starts here again.
+///
+/// The last instance, a master that no replica follows, saves what it holds to the store first: nobody else has it.
 pub(crate) async fn end_now(node: &Arc<Node>) {
     node.change(|parts| parts.stopping = true);
+    let begun = tokio::time::Instant::now();
     let turn = tokio::time::timeout(TURN_TIMEOUT, node.turn.lock()).await;
-    if let Err(ops::Halt::Failed { message, .. }) = ops::stop::run(node).await {
+    let last = node.store.is_some() && is_last(&node.state());
+    let ended = if last { save_last_and_end(node).await } else { ops::stop::run(node).await };
+    if let Err(ops::Halt::Failed { message, .. }) = ended {
         tracing::error!(message, "the server could not be stopped");
     }
     drop(turn);
-    if node.store.is_some() && !node.uploads.flushed(node, FLUSH_TIMEOUT).await {
-        tracing::warn!("dumps are left in the spool");
+    let limit = if last { LAST_TIMEOUT.saturating_sub(begun.elapsed()) } else { FLUSH_TIMEOUT };
+    if node.store.is_some() && !node.uploads.flushed(node, limit).await {
+        match last {
+            true => not_saved(node, "its dump did not get into the store in time"),
+            false => tracing::warn!("dumps are left in the spool"),
+        }
+    }
+}
+
+/// Whether nobody else holds the data: a master in office that no replica follows.
+fn is_last(state: &State) -> bool {
+    let alone = state.redis.as_ref().is_some_and(|redis| redis.connected_replicas == 0 && redis.keys > 0);
+    state.role == Role::Master && state.serving && alone
+}
+
+/// Writes are held back, so that the dump holds all that was confirmed, and nobody is served again.
+async fn save_last_and_end(node: &Arc<Node>) -> Result<ops::Done, ops::Halt> {
+    tracing::info!(limit = ?LAST_TIMEOUT, "this is the last instance: saving what it holds to the store");
+    if let Some(server) = node.server()
+        && let Err(why) = node.lease.hold(&server, LAST_TIMEOUT).await
+    {
+        tracing::warn!(why, "writes could not be held back: what is written from now on is in no snapshot");
+    }
+    match tokio::time::timeout(LAST_DUMP_TIMEOUT, ops::stop::run(node)).await {
+        Ok(Ok(done)) => return Ok(done),
+        Ok(Err(ops::Halt::Failed { message, .. } | ops::Halt::Refused(crate::gate::Refusal { message, .. }))) => {
+            not_saved(node, &message);
+        }
+        Err(_) => not_saved(node, "Redis did not write its dump in time"),
+    }
+    ops::stop::end(node).await
+}
+
+fn not_saved(node: &Node, why: &str) {
+    let message = format!("the last instance ends, and what it held is not in the store: {why}");
+    tracing::error!(message);
+    node.change(|parts| parts.problem("last-dump", message));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Redis;
+
+    #[test]
+    fn only_a_serving_master_with_data_and_without_replicas_is_the_last() {
+        let state = |role, serving, connected_replicas, keys| State {
+            role,
+            serving,
+            redis: Some(Redis { connected_replicas, keys, ..Redis::default() }),
+            ..State::default()
+        };
+        for (name, state, expected) in [
+            ("the last", state(Role::Master, true, 0, 1), true),
+            ("a master with a replica", state(Role::Master, true, 1, 1), false),
+            ("a replica", state(Role::Replica, true, 0, 1), false),
+            ("a master that is not in office", state(Role::Master, false, 0, 1), false),
+            ("an empty one", state(Role::Master, true, 0, 0), false),
+            ("no server", State::default(), false),
+        ] {
+            assert_eq!(is_last(&state), expected, "{name}");
+        }
     }
 }

@@ -172,6 +172,20 @@ async fn a_dump_whose_structure_is_broken_is_dropped_with_the_reason_and_the_sna
 }
 
 #[tokio::test]
+async fn the_last_instance_saves_what_it_holds_to_the_store_before_it_ends() {
+    let mut rig = Rig::new("last").await;
+    let stored = stored();
+    let mut a = rig.agent(0, &["--snapshots-uri", &stored.uri]).await;
+    rig.lead(&a).await;
+    fill(&a, 12).await;
+    until("the keys are seen", async || a.state(&rig).await.redis.filter(|r| r.keys == 12)).await;
+    assert_eq!(a.terminate().await, Some(0));
+    let entries = stored.store.list().await.unwrap();
+    let (_, manifest) = entries[0].usable(None).unwrap();
+    assert_eq!((entries.len(), manifest.total_keys()), (1, Some(12)), "{}", a.log());
+}
+
+#[tokio::test]
 async fn dumps_that_come_faster_than_the_store_takes_them_are_counted_and_the_newest_kept() {
     let mut rig = Rig::new("superseded").await;
     let stored = stored();

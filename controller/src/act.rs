@@ -1,13 +1,14 @@
 //! Acting: one [`Action`] becomes one call with a deadline and one [`Outcome`]. Takes no decision.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent::api::{Address, AnswerKind, Command};
 use agent::causes::chain;
 use agent::client::Client;
 use aurora::types::{InstanceSet, JobKey};
 
+use crate::examine::{self, Examiner, Found};
 use crate::model::{Action, Outcome};
 use crate::registry::{At, Leadership, Registry};
 
@@ -26,6 +27,8 @@ pub struct Hands {
     pub job: JobKey,
     /// Longest wait for an agent's answer.
     pub command_timeout: Duration,
+    /// Examines snapshots, one at a time; absent without a store.
+    pub examiner: Option<Arc<tokio::sync::Mutex<Examiner>>>,
 }
 
 impl Hands {
@@ -50,7 +53,27 @@ impl Hands {
                 let Some(set) = InstanceSet::new([instance]) else { return no_such_instances() };
                 scheduled(self.scheduler.restart_shards(&self.job, &set).await)
             }
+            Action::VerifySnapshot { id } => self.examine(async |examiner| verified(examiner.verify(&id).await)).await,
+            Action::Rehearse { order } => {
+                self.examine(async |examiner| match examiner.rehearse(&order, Instant::now()).await {
+                    Ok(_) => Outcome::Done,
+                    Err(why) => Outcome::Failed(why),
+                })
+                .await
+            }
         }
+    }
+
+    async fn examine(&self, work: impl AsyncFnOnce(&Examiner) -> Outcome) -> Outcome {
+        let Some(examiner) = &self.examiner else { return Outcome::Failed("no store is configured (snapshots.uri)".into()) };
+        // Boxed: what lies below it is deep.
+        let work = Box::pin(async {
+            let mut examiner = examiner.lock().await;
+            examiner.find_server().await;
+            work(&examiner).await
+        });
+        let within = tokio::time::timeout(examine::WITHIN, work);
+        within.await.unwrap_or_else(|_| Outcome::Failed(format!("it was not done within {:?}", examine::WITHIN)))
     }
 
     async fn command(&self, agent: &Address, command: &Command) -> Outcome {
@@ -63,6 +86,18 @@ impl Hands {
             Err(error) if error.is_definite() => Outcome::Failed(chain(&error)),
             Err(error) => Outcome::Unknown(chain(&error)),
         }
+    }
+}
+
+/// A snapshot that was found bad is a failure that somebody has to see; what could not be found out is one, too.
+fn verified(found: Result<Found, agent::store::Error>) -> Outcome {
+    match found {
+        Ok(Found { verification: Some(verification), .. }) => match verification.problem {
+            Some(problem) => Outcome::Failed(format!("it was found bad: {problem}")),
+            None => Outcome::Done,
+        },
+        Ok(found) => Outcome::Failed(found.remark.unwrap_or_default()),
+        Err(error) => Outcome::Failed(chain(&error)),
     }
 }
 

@@ -34,7 +34,7 @@ pub fn violations(spec: &Spec, seen: &Observed, plan: &Plan, now: Duration, sile
             Action::KillInstances { instances, .. } => world.killed(instances, &mut found),
             Action::AddInstances { count, .. } => world.added(*count, &mut found),
             Action::RestartInstance { instance, .. } => world.restarted(*instance, &mut found),
-            Action::SetOperation { .. } => (),
+            Action::SetOperation { .. } | Action::VerifySnapshot { .. } | Action::Rehearse { .. } => (),
         }
     }
     one_of_each(plan, &mut found);

@@ -188,6 +188,15 @@ enum SnapshotsVerb {
         #[arg(long, value_name = "FILE")]
         redis_server: Option<PathBuf>,
     },
+    /// Rehearses a restore: does what a cluster would do that lost everything, into a throw-away server on this machine.
+    ///
+    /// Lists the store, fetches the best snapshot, judges it, loads it, counts its keys, and tells how long all of it took; the next one when
+    /// that is no good. What was restored is noted beside it. Speaks to the store itself; no controller is needed, and no server is touched.
+    Rehearse {
+        /// The server to load it into; otherwise the redis-server or valkey-server on the path.
+        #[arg(long, value_name = "FILE")]
+        redis_server: Option<PathBuf>,
+    },
     /// Marks a snapshot to be kept. Speaks to the store itself.
     Pin {
         /// Its name.
@@ -424,6 +433,7 @@ async fn of_snapshots(context: &Context, verb: SnapshotsVerb) -> Result<(), Fail
         SnapshotsVerb::Verify { id, all, newest: _, no_load, redis_server } => {
             snapshots::verify(context, snapshots::Verify { id, all, no_load, redis_server }).await
         }
+        SnapshotsVerb::Rehearse { redis_server } => snapshots::rehearse(context, redis_server).await,
         SnapshotsVerb::Pin { id, reason } => snapshots::pin(context, &id, reason).await,
         SnapshotsVerb::Accept { id, reason } => snapshots::accept(context, &id, reason).await,
         SnapshotsVerb::Unpin { id } => snapshots::unpin(context, &id).await,

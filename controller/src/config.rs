@@ -19,6 +19,7 @@ use agent::zk::Keeper;
 use aurora::client::{self, Endpoint};
 
 use crate::model::Timing;
+use crate::schedule::{self, Policy, Schedule};
 
 /// How often an agent speaks even when nothing changed.
 const HEARTBEAT: Duration = Duration::from_millis(250);
@@ -112,6 +113,27 @@ pub const KEYS: &[Key] = &[
     Key::value("failover.promote_wait", "DURATION", "How long a named winner may take to open before another is tried").or("20s"),
     Key::value("zombie_after", "DURATION", "A running task whose agent is silent for so long is restarted through Aurora")
         .or("2m"),
+    Key::value(
+        "snapshots.schedule",
+        "SCHEDULE",
+        "When a backup is made, besides those of Redis' own save points: @hourly, @daily, five cron fields (UTC), or 'every 30m'; without it none is",
+    ),
+    Key::value(
+        "snapshots.verify_schedule",
+        "SCHEDULE",
+        "When the newest snapshot is read back and loaded into a throw-away server on this controller's host; without it never",
+    ),
+    Key::value(
+        "snapshots.rehearse_schedule",
+        "SCHEDULE",
+        "When a whole restore is rehearsed, into a throw-away server on this controller's host; without it never",
+    ),
+    Key::value(
+        "snapshots.redis_server",
+        "FILE",
+        "The server that loads snapshots to verify them; otherwise the redis-server or valkey-server on the path",
+    ),
+    Key::value("snapshots.scratch", "DIR", "Directory in which snapshots are loaded to verify them; otherwise TMPDIR, or /tmp"),
     Key::value("cycle", "DURATION", "Longest time between two cycles when nothing happens").or("1s"),
 ];
 
@@ -231,6 +253,12 @@ pub struct Config {
     pub advertise: Option<String>,
     /// Waits of the decisions.
     pub timing: Timing,
+    /// What is done by the clock.
+    pub policy: Policy,
+    /// The server that loads snapshots to verify them; absent for the one on the path.
+    pub redis_server: Option<PathBuf>,
+    /// Directory in which snapshots are loaded.
+    pub scratch: PathBuf,
     /// ZooKeeper session wished for.
     pub zookeeper_session: Duration,
     /// Longest wait for an agent's answer to a command.
@@ -274,11 +302,16 @@ impl Config {
             promote_wait: layers.duration("failover.promote_wait"),
             zombie_after: layers.duration("zombie_after"),
         };
+        let policy = read_policy(&mut layers, place.snapshots_uri.is_some());
+        let (redis_server, scratch) = (layers.path("snapshots.redis_server"), layers.path("snapshots.scratch"));
         let mut config = Config {
             place,
             listen,
             advertise,
             timing,
+            policy,
+            redis_server,
+            scratch: scratch.unwrap_or_else(std::env::temp_dir),
             zookeeper_session: layers.duration("zookeeper_session"),
             command_timeout: layers.duration("agents.command_timeout"),
             cycle: layers.duration("cycle"),
@@ -308,6 +341,22 @@ impl Config {
         let own = || if bound.ip().is_unspecified() { route_to(&self.place.zookeeper) } else { Some(bound.ip()) };
         let derived = || format!("http://{}", SocketAddr::new(own().unwrap_or(bound.ip()), bound.port()));
         self.advertise.clone().unwrap_or_else(derived)
+    }
+}
+
+/// The three schedules; each needs a store.
+fn read_policy(layers: &mut Layers, store: bool) -> Policy {
+    let mut read = |key: &str| {
+        let schedule = layers.optional(key, schedule::ALLOWED, str::parse::<Schedule>);
+        if schedule.is_some() && !store {
+            layers.reject(key, "there is no store to keep snapshots in: set snapshots.uri");
+        }
+        schedule
+    };
+    Policy {
+        backup: read("snapshots.schedule"),
+        verify: read("snapshots.verify_schedule"),
+        rehearse: read("snapshots.rehearse_schedule"),
     }
 }
 
@@ -371,6 +420,20 @@ mod tests {
             assert!(found.iter().any(|line| line.contains(part)), "{part} in {found:#?}");
         }
         assert_eq!(found.len(), 9, "{found:#?}");
+    }
+
+    #[test]
+    fn schedules_are_read_and_refused_with_what_is_allowed() {
+        let base = "cluster = 'a/b/c'\nzookeeper = 'z:1'\n[snapshots]\n";
+        let config = read(&format!("{base}uri = 'file:///x'\nschedule = '@hourly'\nrehearse_schedule = '0 4 * * SUN'")).unwrap();
+        assert_eq!(config.policy.backup.as_ref().map(ToString::to_string).as_deref(), Some("@hourly"));
+        assert!(config.policy.verify.is_none() && config.policy.rehearse.is_some());
+        let found =
+            read(&format!("{base}uri = 'file:///x'\nschedule = '@often'\nverify_schedule = 'every 2d'")).expect_err("refused").0;
+        assert!(found[0].contains("snapshots.schedule = \"@often\": there is no such word; allowed is @hourly"), "{found:#?}");
+        assert!(found[1].contains("snapshots.verify_schedule = \"every 2d\": 'd' is not a unit of time"), "{found:#?}");
+        let found = read(&format!("{base}schedule = '@daily'")).expect_err("refused").0;
+        assert!(found[0].contains("set snapshots.uri"), "{found:#?}");
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub fn published() -> Published {
         instances,
         desired_instances: 5,
         snapshot: Some(snapshot(7, 8_700_000, None)),
+        verified: None,
+        rehearsed: None,
         conditions: vec![condition("agent-silent", silent)],
         summary:
             "instance 1 is master of epoch 7, 2 of 4 replicas in sync; waiting for instance 3 to load and instance 4 to be heard"

@@ -10,6 +10,7 @@ pub mod cluster_file;
 pub mod config;
 pub mod decide;
 pub mod doctor;
+pub mod examine;
 #[cfg(test)]
 mod example;
 pub mod haproxy;
@@ -23,4 +24,5 @@ pub mod pace;
 pub mod publish;
 pub mod reconcile;
 pub mod registry;
+pub mod schedule;
 pub mod view;

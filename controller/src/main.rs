@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent::causes::chain;
+use agent::store::Store;
 use agent::zk::{self, Keeper};
 use anyhow::Context;
 use aurora::client::{Credentials, Endpoint, Options};
@@ -12,6 +13,7 @@ use aurora::types::JobKey;
 use controller::act::Hands;
 use controller::chronicle::Chronicle;
 use controller::config::{Config, Place};
+use controller::examine::Examiner;
 use controller::http::{self, Doors, Leader};
 use controller::intake::{Asked, Intake};
 use controller::metrics::Metrics;
@@ -19,7 +21,7 @@ use controller::observe::{Sources, World, catalogue, tasks};
 use controller::reconcile::Loop;
 use controller::registry::{Leadership, Registry};
 use controller::view::Published;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 
 fn main() -> ExitCode {
     let config = match Config::read(&Config::command().get_matches()) {
@@ -113,7 +115,7 @@ fn leadership(
     let store = place
         .snapshots_uri
         .as_ref()
-        .map(|uri| agent::store::Store::open(uri, &place.cluster, agent::store::Options::reaching(&place.hdfs)))
+        .map(|uri| Store::open(uri, &place.cluster, agent::store::Options::reaching(&place.hdfs)))
         .transpose()
         .context("opening the store of the snapshots")?;
     let record = zk::watch_node(keeper, &place.paths().record());
@@ -124,7 +126,7 @@ fn leadership(
         serverset: place.serverset(),
         agents: agents.clone(),
         scheduler: tasks::poll(scheduler.clone(), job.clone(), start),
-        store: catalogue::poll(store, record, list_store.clone(), place.guard),
+        store: catalogue::poll(store.clone(), record, list_store.clone(), place.guard),
         silent_after: config.timing.silent_after,
     };
     let hands = Hands {
@@ -134,6 +136,7 @@ fn leadership(
         scheduler,
         job,
         command_timeout: config.command_timeout,
+        examiner: store.map(|store| Arc::new(Mutex::new(examiner(config, store)))),
     };
     let chronicle = Chronicle::open(registry.clone(), hands.lead.clone(), wake.clone());
     Ok(Loop {
@@ -142,12 +145,24 @@ fn leadership(
         hands,
         chronicle,
         timing: config.timing,
+        policy: config.policy.clone(),
         cycle: config.cycle,
         wake,
         list_store,
         metrics: metrics.clone(),
         publish: publish.clone(),
     })
+}
+
+fn examiner(config: &Config, store: Store) -> Examiner {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Examiner {
+        store,
+        program: config.redis_server.clone(),
+        server: Err("not looked for yet".into()),
+        scratch: config.scratch.clone(),
+        by: format!("controller on {host}"),
+    }
 }
 
 fn scheduler(place: &Place, keeper: &Keeper) -> anyhow::Result<Endpoint> {

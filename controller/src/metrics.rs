@@ -11,7 +11,7 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::{Encoder, GaugeVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::model::Reason;
-use crate::view::{ClusterView, HistoryEntry, Published};
+use crate::view::{ClusterView, HistoryEntry, Proof, Published};
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,24 @@ pub const DECLARED: &[Declared] = &[
     gauge("lag_bytes_max", &[], "Bytes the farthest comparable replica is behind the master."),
     gauge("forecast_loss_bytes", &[], "Bytes of the stream lost if the master died now; absent when nobody could take over."),
     gauge("snapshot_age_seconds", &[], "Age of the latest good snapshot; absent when there is none."),
+    gauge("snapshot_timestamp_seconds", &[], "When the latest good snapshot was made; absent when there is none."),
+    gauge(
+        "snapshot_verified_timestamp_seconds",
+        &[],
+        "When the newest snapshot was made that was verified and found good; absent when none was.",
+    ),
+    gauge(
+        "snapshot_rehearsed_timestamp_seconds",
+        &[],
+        "When the newest snapshot was made that a rehearsal restored; absent when none was.",
+    ),
+    gauge("rehearsal_timestamp_seconds", &[], "When a restore was last rehearsed; absent when none was."),
+    gauge(
+        "rehearsal_duration_seconds",
+        &[],
+        "How long the last rehearsed restore took, from the listing to the last key; absent before.",
+    ),
+    gauge("snapshots_suspicious", &[], "Snapshots that hold hardly anything of what the one before them held."),
     gauge("snapshot_bytes", &[], "Size of the latest good snapshot; absent when there is none."),
     gauge("snapshots", &["good"], "Snapshots in the catalogue, usable (true) or not (false)."),
     gauge("condition", &["reason"], "1 while a condition of this reason holds (see the runbook), else 0."),
@@ -225,6 +243,13 @@ fn snapshot_gauges(scrape: &Scrape, published: &Published, now_ms: u64) {
     let latest = published.cluster.snapshot.as_ref();
     scrape.set_some("snapshot_age_seconds", latest.map(|snapshot| now_ms.saturating_sub(snapshot.created_ms) as f64 / 1000.0));
     scrape.set_some("snapshot_bytes", latest.map(|snapshot| snapshot.bytes as f64));
+    scrape.set_some("snapshot_timestamp_seconds", latest.map(|snapshot| snapshot.created_ms as f64 / 1000.0));
+    let proof = Proof::of(&published.snapshots);
+    scrape.set_some("snapshot_verified_timestamp_seconds", proof.verified.map(|s| s.created_ms as f64 / 1000.0));
+    scrape.set_some("snapshot_rehearsed_timestamp_seconds", proof.restored.map(|s| s.created_ms as f64 / 1000.0));
+    scrape.set_some("rehearsal_timestamp_seconds", proof.rehearsal.map(|r| r.at_ms as f64 / 1000.0));
+    scrape.set_some("rehearsal_duration_seconds", proof.rehearsal.map(|r| r.took_ms as f64 / 1000.0));
+    scrape.set("snapshots_suspicious", published.snapshots.iter().filter(|snapshot| snapshot.suspicious).count() as f64);
     let good = published.snapshots.iter().filter(|snapshot| snapshot.good).count();
     scrape.set_all("snapshots", [(vec!["true"], good as f64), (vec!["false"], (published.snapshots.len() - good) as f64)]);
 }
@@ -265,12 +290,26 @@ mod tests {
         let metrics = Metrics::new();
         metrics.count_action("promote", "done");
         metrics.count_ask("backup", false);
-        let published = example::published();
+        let mut published = example::published();
+        let found = agent::snapshot::Verification {
+            at_ms: 7_000,
+            by: String::new(),
+            problem: None,
+            keys: None,
+            loaded_by: None,
+            took_ms: 1_500,
+        };
+        (published.snapshots[0].verification, published.snapshots[0].rehearsal) = (Some(found.clone()), Some(found));
         let text = metrics.render("www/prod/cache", &published, published.cluster.snapshot.as_ref().unwrap().created_ms + 90_000);
         for metric in DECLARED {
             assert!(text.contains(&format!("# TYPE {PREFIX}{} ", metric.name)), "{} is missing in\n{text}", metric.name);
         }
         assert_eq!(value(&text, "snapshot_age_seconds"), Some(90.0));
+        assert_eq!(value(&text, "snapshot_verified_timestamp_seconds"), value(&text, "snapshot_timestamp_seconds"));
+        assert_eq!(
+            (value(&text, "rehearsal_timestamp_seconds"), value(&text, "rehearsal_duration_seconds")),
+            (Some(7.0), Some(1.5))
+        );
         assert_eq!(value(&text, "roles{role=\"master\"}"), Some(1.0));
         assert_eq!(value(&text, "instances{state=\"silent\"}"), Some(1.0));
         assert_eq!(value(&text, "condition{reason=\"agent-silent\"}"), Some(1.0));

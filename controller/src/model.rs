@@ -353,6 +353,16 @@ pub enum Action {
         /// As in `AddInstances`.
         seen: Duration,
     },
+    /// Read a snapshot back from the store, judge it, have a throw-away server load it, and note what was found.
+    VerifySnapshot {
+        /// Which.
+        id: SnapshotId,
+    },
+    /// Restore into a throw-away server what a cluster that lost everything would start from, and note how long it took.
+    Rehearse {
+        /// The good ones, the best first: the next is tried when one cannot be restored.
+        order: Vec<SnapshotId>,
+    },
     /// Ask the scheduler to restart one instance: its task runs and its agent has long been silent.
     RestartInstance {
         /// Which.
@@ -387,6 +397,8 @@ impl Action {
             Action::AddInstances { count, .. } => format!("add {count} instance(s)"),
             Action::KillInstances { instances, .. } => format!("remove instance(s) {instances:?}"),
             Action::RestartInstance { instance, .. } => format!("restart instance {instance}"),
+            Action::VerifySnapshot { id } => format!("verify snapshot {id}"),
+            Action::Rehearse { .. } => "rehearse a restore".into(),
         }
     }
 
@@ -400,6 +412,8 @@ impl Action {
             Action::AddInstances { .. } => "add-instances",
             Action::KillInstances { .. } => "kill-instances",
             Action::RestartInstance { .. } => "restart-instance",
+            Action::VerifySnapshot { .. } => "verify-snapshot",
+            Action::Rehearse { .. } => "rehearse",
         }
     }
 }
@@ -497,6 +511,12 @@ pub enum Reason {
     SnapshotUnusable,
     /// A snapshot holds hardly anything of what the one before it held.
     SnapshotSuspicious,
+    /// A backup that was due could not be made.
+    BackupFailed,
+    /// No snapshot has been verified for long after it was due.
+    VerificationOverdue,
+    /// No restore has been rehearsed for long after it was due.
+    RehearsalOverdue,
     /// A dump does not get into the store.
     UploadFailing,
     /// An agent reports a problem of its own.
@@ -509,7 +529,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, for the runbook's test.
-    pub const ALL: [Reason; 31] = [
+    pub const ALL: [Reason; 35] = [
         Reason::ZookeeperUnreachable,
         Reason::RecordInvalid,
         Reason::SpecMissing,
@@ -538,6 +558,9 @@ impl Reason {
         Reason::InstancesPending,
         Reason::SnapshotUnusable,
         Reason::SnapshotSuspicious,
+        Reason::BackupFailed,
+        Reason::VerificationOverdue,
+        Reason::RehearsalOverdue,
         Reason::UploadFailing,
         Reason::AgentProblem,
         Reason::ClusterIdsDiffer,
@@ -575,6 +598,9 @@ impl Reason {
             Reason::InstancesPending => "instances-pending",
             Reason::SnapshotUnusable => "snapshot-unusable",
             Reason::SnapshotSuspicious => "snapshot-suspicious",
+            Reason::BackupFailed => "backup-failed",
+            Reason::VerificationOverdue => "verification-overdue",
+            Reason::RehearsalOverdue => "rehearsal-overdue",
             Reason::UploadFailing => "upload-failing",
             Reason::AgentProblem => "agent-problem",
             Reason::ClusterIdsDiffer => "cluster-ids-differ",

@@ -6,7 +6,7 @@ use agent::api::{Epoch, State};
 use agent::record::Phase;
 use agent::snapshot::{How, SnapshotId};
 
-use crate::decide::{Recorded, View, birth, choose, copies, evidence};
+use crate::decide::{Recorded, View, birth, choose, clock, copies, evidence};
 use crate::model::Spec;
 use crate::view::{Ask, Operation, OperationKind};
 
@@ -16,7 +16,7 @@ mod master;
 pub const MAX_INSTANCES: u32 = 1000;
 
 /// How long a backup may take before it is given up, milliseconds: a large dump over a slow store.
-const BACKUP_WITHIN_MS: u64 = 3_600_000;
+pub const BACKUP_WITHIN_MS: u64 = 3_600_000;
 /// How long a restore may take, milliseconds.
 const RESTORE_WITHIN_MS: u64 = 6 * 3_600_000;
 
@@ -73,8 +73,10 @@ fn scale(owner: &str, instances: u32, view: View<'_>) -> Judgement {
     Judgement::Spec(Box::new(spec), format!("{difference} instance(s) will be {what} through the scheduler"))
 }
 
+/// What is in the way of another operation. A backup that the clock asked for is not: its agent goes on with it, and its snapshot counts.
 fn in_flight(view: View<'_>) -> Option<&Operation> {
-    view.seen.operation.as_ref().filter(|o| o.outcome.is_none() && o.deadline_ms > view.seen.wall_ms)
+    let running = view.seen.operation.as_ref().filter(|o| o.outcome.is_none() && o.deadline_ms > view.seen.wall_ms);
+    running.filter(|o| !matches!(o.kind, OperationKind::Backup { .. }) || o.owner != clock::OWNER)
 }
 
 fn operation(id: String, kind: OperationKind, owner: &str, epoch: Epoch, view: View<'_>, within_ms: u64) -> Box<Operation> {

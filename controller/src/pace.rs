@@ -15,6 +15,8 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 const LONGEST_RUN: Duration = Duration::from_secs(60);
 /// Attempts older than this are forgotten.
 const FORGET: Duration = Duration::from_secs(600);
+/// How long a verification or a rehearsal that could not be done rests.
+const EXAMINE_AGAIN: Duration = Duration::from_secs(900);
 
 /// What makes two actions the same: the effect with all its inputs. Changes of the number of instances are all the same.
 pub fn key(action: &Action) -> String {
@@ -26,6 +28,7 @@ pub fn key(action: &Action) -> String {
         Action::Command { agent, command, .. } => format!("{agent} {} {:?}", command.order.verb(), command),
         Action::AddInstances { .. } | Action::KillInstances { .. } => "scale".into(),
         Action::RestartInstance { instance, .. } => format!("restart {instance}"),
+        Action::VerifySnapshot { .. } | Action::Rehearse { .. } => action.kind().into(),
     }
 }
 
@@ -33,12 +36,17 @@ pub fn key(action: &Action) -> String {
 pub fn is_due(action: &Action, attempts: &Attempts, now: Duration) -> bool {
     let Some(attempt) = attempts.get(&key(action)) else { return true };
     let waited = now.saturating_sub(attempt.at);
-    let Some(outcome) = &attempt.outcome else { return waited >= LONGEST_RUN };
+    let examines = matches!(action, Action::VerifySnapshot { .. } | Action::Rehearse { .. });
+    let longest = if examines { crate::examine::WITHIN } else { LONGEST_RUN };
+    let Some(outcome) = &attempt.outcome else { return waited >= longest };
     match (action, outcome) {
         // Not idempotent: only on a view that was asked for after the last try ended.
         (Action::AddInstances { seen, .. } | Action::KillInstances { seen, .. } | Action::RestartInstance { seen, .. }, _) => {
             *seen > attempt.at && waited >= backoff(attempt.failures)
         }
+        // It shows in the next listing of the store.
+        (_, Outcome::Done) if examines => waited >= LONGEST_RUN,
+        (_, _) if examines => waited >= EXAMINE_AGAIN,
         (_, Outcome::Done) => waited >= SETTLE,
         _ => waited >= backoff(attempt.failures),
     }
@@ -53,7 +61,7 @@ fn backoff(failures: u32) -> Duration {
 
 /// Notes that an action begins.
 pub fn begin(action: &Action, attempts: &mut Attempts, now: Duration) {
-    attempts.retain(|_, a| a.outcome.is_none() || now.saturating_sub(a.at) < FORGET);
+    attempts.retain(|_, a| a.outcome.is_none() || now.saturating_sub(a.at) < FORGET.max(EXAMINE_AGAIN));
     let failures = attempts.get(&key(action)).map_or(0, |a| a.failures);
     attempts.insert(key(action), Attempt { at: now, failures, outcome: None });
 }

@@ -9,7 +9,9 @@ use crate::decide::choose::master_view;
 use crate::decide::{Recorded, View, copies, evidence, replicas};
 use crate::model::{AgentView, Observed, Outcome, Plan, Planned, Wait};
 use crate::pace;
-use crate::view::{ActionView, ClusterView, Condition, Event, Forecast, HistoryEntry, InstanceView, PlanView, SnapshotRow};
+use crate::view::{
+    ActionView, ClusterView, Condition, Event, Forecast, HistoryEntry, InstanceView, PlanView, Proof, SnapshotRow,
+};
 
 /// Events kept.
 const MAX_EVENTS: usize = 500;
@@ -78,7 +80,10 @@ pub fn cluster(name: &str, view: View<'_>, plan: &Plan, history: &[HistoryEntry]
     let recorded = view.seen.record.as_ref().map(|(record, version)| Recorded { record, version: *version });
     let master = recorded.and_then(|r| r.serving_master(view));
     let snapshot = view.seen.store.snapshots.iter().flatten().find(|row| row.good).cloned();
+    let proof = Proof::of(view.seen.store.snapshots.as_deref().unwrap_or_default());
     ClusterView {
+        verified: proof.verified.cloned(),
+        rehearsed: proof.restored.cloned(),
         cluster: name.into(),
         cluster_id: recorded.map(|r| r.record.cluster_id.clone()),
         epoch: recorded.map_or(0, |r| r.record.epoch),

@@ -21,6 +21,7 @@ use crate::observe::{Sight, World};
 use crate::operations::{Judgement, judge};
 use crate::pace;
 use crate::publish::{self, Events};
+use crate::schedule::Policy;
 use crate::view::{Published, Reply};
 
 /// Everything one leadership works with.
@@ -36,6 +37,8 @@ pub struct Loop {
     pub chronicle: Chronicle,
     /// Waits of the decisions.
     pub timing: Timing,
+    /// What is done by the clock.
+    pub policy: Policy,
     /// Longest time between two cycles.
     pub cycle: Duration,
     /// Notified whenever something has changed.
@@ -87,7 +90,7 @@ impl Loop {
                 return self.cycle;
             }
         };
-        let view = View { spec: &spec, timing: &self.timing, seen: &seen, now };
+        let view = View { spec: &spec, policy: &self.policy, timing: &self.timing, seen: &seen, now };
         let mut plan = decide(view);
         let violations = check::violations(&spec, &seen, &plan, now, self.timing.silent_after);
         if violations.is_empty() {
@@ -161,7 +164,7 @@ impl Loop {
     /// The deposed master is back: its copy shows what the failover lost.
     fn measure_loss(&self, spec: &Spec, seen: &Observed, now: Duration) {
         let Some((record, version)) = &seen.record else { return };
-        let view = View { spec, timing: &self.timing, seen, now };
+        let view = View { spec, policy: &self.policy, timing: &self.timing, seen, now };
         let recorded = Recorded { record, version: *version };
         if let Some(change) = loss::measured(view, recorded, &self.chronicle.entries()) {
             self.chronicle.note(change);
@@ -197,7 +200,7 @@ impl Loop {
         if !self.hands.lead.stands() {
             return refuse("ZooKeeper does not confirm that this controller leads; ask again in a moment".into());
         }
-        let view = View { spec: &spec, timing: &self.timing, seen: &seen, now };
+        let view = View { spec: &spec, policy: &self.policy, timing: &self.timing, seen: &seen, now };
         let id = uuid::Uuid::new_v4().to_string();
         let (written, operation_id, message) = match judge(&asked.ask, view, id) {
             Judgement::Refuse(message) => return refuse(message),
@@ -220,7 +223,7 @@ impl Loop {
     }
 
     fn publish(&self, spec: &Spec, seen: &Observed, plan: &Plan, violations: &[String], carried: &mut Carried, now: Duration) {
-        let view = View { spec, timing: &self.timing, seen, now };
+        let view = View { spec, policy: &self.policy, timing: &self.timing, seen, now };
         let history = self.chronicle.entries();
         let cluster = publish::cluster(&self.cluster, view, plan, &history);
         carried.events.note_waits(&plan.waits, cluster.epoch, seen.wall_ms);

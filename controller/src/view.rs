@@ -48,6 +48,12 @@ pub struct ClusterView {
     pub desired_instances: u32,
     /// Latest good snapshot.
     pub snapshot: Option<SnapshotRow>,
+    /// The newest good snapshot that was verified and found good; absent when none was.
+    #[serde(default)]
+    pub verified: Option<SnapshotRow>,
+    /// The newest good snapshot that a rehearsal restored; absent when none was.
+    #[serde(default)]
+    pub rehearsed: Option<SnapshotRow>,
     /// Named facts that a person should know of, each with a reason: unreachable parts, refusals, waits.
     pub conditions: Vec<Condition>,
     /// One sentence: how the cluster is and what happens next.
@@ -255,6 +261,31 @@ impl SnapshotRow {
     /// Whether it can be restored by name: a suspicious one can.
     pub fn can_be_named(&self) -> bool {
         self.good || self.suspicious
+    }
+}
+
+/// What is known to be usable, beyond what manifests say.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Proof<'a> {
+    /// The newest good snapshot that was verified and found good.
+    pub verified: Option<&'a SnapshotRow>,
+    /// The newest good snapshot that a rehearsal restored.
+    pub restored: Option<&'a SnapshotRow>,
+    /// The last rehearsal.
+    pub rehearsal: Option<&'a Verification>,
+}
+
+impl<'a> Proof<'a> {
+    /// What these snapshots show.
+    pub fn of(snapshots: &'a [SnapshotRow]) -> Proof<'a> {
+        let good = || snapshots.iter().filter(|s| s.good);
+        let verified = good().filter(|s| s.verification.as_ref().is_some_and(|v| v.problem.is_none()));
+        let restored = good().filter(|s| s.rehearsal.is_some());
+        Proof {
+            verified: verified.max_by_key(|s| s.created_ms),
+            restored: restored.max_by_key(|s| s.created_ms),
+            rehearsal: snapshots.iter().filter_map(|s| s.rehearsal.as_ref()).max_by_key(|r| r.at_ms),
+        }
     }
 }
 

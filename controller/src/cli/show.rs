@@ -68,6 +68,7 @@ pub(super) fn render(answer: &ClusterAnswer, plan: &PlanView) -> String {
     let latest =
         |s: &SnapshotRow| format!("{}, {} old, {}", s.id, time(now_ms.saturating_sub(s.created_ms)), bytes(Some(s.bytes)));
     text += &format!("\nSnapshot:   {}\n", cluster.snapshot.as_ref().map_or("none".into(), latest));
+    text += &format!("Proven:     {}\n", proven(cluster, *now_ms));
     text += &match &cluster.if_master_died {
         Some(next) => {
             let pause = next.server_dies_ms.map_or(String::new(), |ms| format!(", after about {ms} ms"));
@@ -94,6 +95,16 @@ pub(super) fn render(answer: &ClusterAnswer, plan: &PlanView) -> String {
         text += &format!("Not run:    the plan would have broken an invariant: {}\n", clean(violation));
     }
     text
+}
+
+/// What is known to be usable: the last verified snapshot, and the last rehearsed restore with its duration.
+fn proven(cluster: &crate::view::ClusterView, now_ms: u64) -> String {
+    let old = |s: &SnapshotRow| format!("{} old", time(now_ms.saturating_sub(s.created_ms)));
+    let verified = cluster.verified.as_ref().map_or("none verified".into(), |s| format!("verified one {}", old(s)));
+    let took = |s: &SnapshotRow| s.rehearsal.as_ref().map_or(String::new(), |r| format!(", in {}", time(r.took_ms)));
+    let rehearsed = cluster.rehearsed.as_ref();
+    let rehearsed = rehearsed.map_or("no restore rehearsed".into(), |s| format!("rehearsed one {}{}", old(s), took(s)));
+    format!("{verified}; {rehearsed}")
 }
 
 pub(super) fn kind(kind: &crate::view::OperationKind) -> &'static str {

@@ -11,12 +11,11 @@ use super::{Context, Failure, owner, say};
 use crate::http::ClusterAnswer;
 use crate::view::SnapshotRow;
 
-mod load;
 mod prune;
 mod verify;
 
 pub(super) use prune::{Prune, prune};
-pub(super) use verify::{Verify, verify};
+pub(super) use verify::{Verify, rehearse, verify};
 
 pub(super) async fn list(context: &Context) -> Result<(), Failure> {
     let door = Door::find(context).await?;

@@ -18,9 +18,11 @@ use agent::api::{Command, Order, Stamp, State};
 use agent::record::{Lease, Phase, Pinned, Record};
 
 use crate::model::{Action, AgentView, MAX_EPOCH_LEAD, Observed, Plan, Reason, Spec, Timing};
+use crate::schedule::Policy;
 
 pub mod birth;
 pub mod choose;
+pub mod clock;
 pub mod copies;
 pub mod depose;
 pub mod evidence;
@@ -43,6 +45,8 @@ pub struct View<'a> {
     pub spec: &'a Spec,
     /// How long to wait for what.
     pub timing: &'a Timing,
+    /// What is done by the clock.
+    pub policy: &'a Policy,
     /// What was seen.
     pub seen: &'a Observed,
     /// Now, on the clock of [`Observed`].

@@ -1,9 +1,9 @@
-//! The latest good snapshot stands in the record, and a backup that somebody asked for is made.
+//! The latest good snapshot stands in the record, and a backup that somebody asked for, or the clock, is made.
 
 use agent::api::{Order, State};
 use agent::record::Record;
 
-use super::{Recorded, View, replicas};
+use super::{Recorded, View, clock, replicas};
 use crate::model::{Action, Plan, Reason};
 use crate::view::{Operation, OperationKind};
 
@@ -11,9 +11,12 @@ use crate::view::{Operation, OperationKind};
 pub fn keep(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
     report_unusable(view, plan);
     report_suspicious(view, plan);
+    clock::back_up(view, record, plan);
+    clock::examine(view, plan);
     back_up(view, record, plan);
     let latest = view.seen.store.snapshots.iter().flatten().find(|row| row.good).map(|row| row.id.clone());
-    if plan.actions.is_empty() && latest.is_some() && latest != record.record.snapshot {
+    let busy = plan.actions.iter().any(|p| !matches!(p.action, Action::VerifySnapshot { .. } | Action::Rehearse { .. }));
+    if !busy && latest.is_some() && latest != record.record.snapshot {
         let because = format!("snapshot {} is the latest good one", latest.as_ref().map(ToString::to_string).unwrap_or_default());
         plan.act(record.commit(Record { snapshot: latest, ..record.record.clone() }), because);
     }

@@ -219,7 +219,7 @@ impl World {
         let now = self.clock(c);
         let spec = self.controllers[c].nodes.as_ref().map(|n| n.spec.clone()).unwrap_or_default();
         let timing = self.timing;
-        let view = View { spec: &spec, timing: &timing, seen: &seen, now };
+        let view = View { spec: &spec, policy: &controller::schedule::Policy::default(), timing: &timing, seen: &seen, now };
         let (plan, doctored) = decide_mutated(self, view);
         let judged = doctored.as_ref().unwrap_or(&seen);
         let found = violations(&spec, judged, &plan, now, timing.silent_after);
@@ -292,6 +292,8 @@ impl World {
                 self.restart_instance(instance);
                 self.acted(c, &key, Outcome::Done);
             }
+            // Not asked for here: no schedule is set.
+            Action::VerifySnapshot { .. } | Action::Rehearse { .. } => self.acted(c, &key, Outcome::Done),
         }
     }
 

@@ -12,7 +12,7 @@ fn lost() -> Case {
 /// Why the start is refused; none when it begins.
 fn refusal(case: &Case) -> Option<String> {
     let ask = Ask::Restore { owner: "me".into(), snapshot: None, consent_epoch: Some(5), empty: true };
-    let view = View { spec: &case.spec, timing: &Timing::default(), seen: &case.seen, now: NOW };
+    let view = View { spec: &case.spec, policy: &Policy::default(), timing: &Timing::default(), seen: &case.seen, now: NOW };
     match judge(&ask, view, "o".into()) {
         Judgement::Begin(..) => None,
         Judgement::Refuse(why) => Some(why),

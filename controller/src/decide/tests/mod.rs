@@ -14,6 +14,7 @@ use crate::view::{Operation, OperationKind, SnapshotRow};
 mod any;
 mod birth;
 mod choose;
+mod clock;
 mod depose;
 mod empty;
 mod instances;
@@ -36,6 +37,7 @@ const NEW: &str = "bbbb";
 /// A cluster of three in order: instance 0 is master of epoch 4, 1 and 2 follow it.
 struct Case {
     spec: Spec,
+    policy: Policy,
     seen: Observed,
 }
 
@@ -166,7 +168,7 @@ impl Case {
             fresh_ids: ("new-cluster".into(), "new-generation".into()),
             ..Observed::default()
         };
-        Case { spec, seen }
+        Case { spec, policy: Policy::default(), seen }
     }
 
     fn state(mut self, instance: u32, change: impl FnOnce(&mut State)) -> Case {
@@ -240,7 +242,7 @@ impl Case {
 
     fn plan(&self) -> Plan {
         let timing = Timing::default();
-        let view = View { spec: &self.spec, timing: &timing, seen: &self.seen, now: NOW };
+        let view = View { spec: &self.spec, policy: &self.policy, timing: &timing, seen: &self.seen, now: NOW };
         let plan = decide(view);
         let found = violations(&self.spec, &self.seen, &plan, NOW, timing.silent_after);
         assert_eq!(found, Vec::<String>::new(), "{plan:#?}");

@@ -113,7 +113,7 @@ fn a_master_that_is_to_end_hands_over_by_itself_if_somebody_can_take_it() {
 fn asks_that_would_lose_writes_are_refused_with_what_would_be_accepted() {
     let refused = |case: Case, ask: Ask| {
         let timing = Timing::default();
-        let view = View { spec: &case.spec, timing: &timing, seen: &case.seen, now: NOW };
+        let view = View { spec: &case.spec, policy: &Policy::default(), timing: &timing, seen: &case.seen, now: NOW };
         match judge(&ask, view, "id".into()) {
             Judgement::Refuse(why) => why,
             other => format!("{other:?}"),
@@ -145,7 +145,7 @@ fn asks_that_would_lose_writes_are_refused_with_what_would_be_accepted() {
 fn a_plan_changes_nothing_and_what_was_shown_is_what_begins() {
     let case = in_sync();
     let timing = Timing::default();
-    let view = View { spec: &case.spec, timing: &timing, seen: &case.seen, now: NOW };
+    let view = View { spec: &case.spec, policy: &Policy::default(), timing: &timing, seen: &case.seen, now: NOW };
     let ask = |dry_run| Ask::Switchover { owner: "me".into(), to: None, dry_run };
     let Judgement::Plan(plan) = judge(&ask(true), view, "id".into()) else { panic!("not a plan") };
     assert!(plan.contains("instance 1 gets the last bytes"), "{plan}");

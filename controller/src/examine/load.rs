@@ -1,6 +1,6 @@
 //! Loads a dump into a throw-away server: the last word on whether a snapshot can be used.
 //!
-//! The server listens on a unix socket in a directory of its own, writes nothing, and ends with us.
+//! The server listens on a unix socket in a directory of its own, writes nothing, ends with us, and is the first to go when memory is short.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ const NAMES: [&str; 2] = ["redis-server", "valkey-server"];
 
 /// A server's program.
 #[derive(Clone, Debug)]
-pub(super) struct Server {
+pub struct Server {
     program: PathBuf,
     /// `7.0.15` or `valkey 9.1.2`.
     pub version: String,
@@ -31,7 +31,7 @@ pub(super) struct Server {
 
 /// What a test-load found.
 #[derive(Debug, PartialEq)]
-pub(super) enum Loaded {
+pub enum Loaded {
     /// All keys are there.
     Good,
     /// The server does not take it, or not all of it.
@@ -83,7 +83,15 @@ impl Server {
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no", "--dbfilename", "dump.rdb"]);
         command.arg("--unixsocket").arg(socket).arg("--dir").arg(dir).arg("--logfile").arg(log);
         command.args(["--unixsocketperm", "700", "--databases", &databases.to_string()]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn()
+        let end_with_us = || Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?);
+        // SAFETY: one system call between fork and exec.
+        unsafe { command.pre_exec(end_with_us) };
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn()?;
+        if let Some(pid) = child.id() {
+            // Not possible everywhere, and no harm where it is not.
+            let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), "1000");
+        }
+        Ok(child)
     }
 }
 
