@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A mark above this size is not read.
 pub const MARK_MAX_BYTES: u64 = 64 << 10;
@@ -45,13 +46,21 @@ pub struct Verification {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
     /// Keys per database found in it; absent for a bad one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "by_database")]
     pub keys: Option<BTreeMap<u32, u64>>,
     /// Version of the throw-away server that loaded it; absent when none did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loaded_by: Option<String>,
     /// How long all of it took, milliseconds.
     pub took_ms: u64,
+}
+
+/// JSON has the numbers of databases as texts, which serde does not turn into numbers by itself inside a flattened answer.
+fn by_database<'de, D: Deserializer<'de>>(from: D) -> Result<Option<BTreeMap<u32, u64>>, D::Error> {
+    let Some(texts) = Option::<BTreeMap<String, u64>>::deserialize(from)? else { return Ok(None) };
+    let number =
+        |(text, keys): (String, u64)| Ok((text.parse().map_err(|_| D::Error::custom(format!("no database: {text:?}")))?, keys));
+    texts.into_iter().map(number).collect::<Result<_, D::Error>>().map(Some)
 }
 
 /// All notes about one snapshot.
