@@ -2,7 +2,7 @@
 
 use agent::api::{Address, Position, Role};
 use agent::record::Phase;
-use agent::snapshot::SnapshotId;
+use agent::snapshot::{SnapshotId, Verification};
 
 use crate::view::*;
 
@@ -32,8 +32,8 @@ pub fn published() -> Published {
         instances,
         desired_instances: 5,
         snapshot: Some(snapshot(7, 8_700_000, None)),
-        verified: None,
-        rehearsed: None,
+        verified: Some(verified(snapshot(7, 8_600_000, None))),
+        rehearsed: Some(verified(snapshot(7, 8_600_000, None))),
         conditions: vec![condition("agent-silent", silent)],
         summary:
             "instance 1 is master of epoch 7, 2 of 4 replicas in sync; waiting for instance 3 to load and instance 4 to be heard"
@@ -182,4 +182,17 @@ fn snapshot(epoch: u64, offset: u64, problem: Option<&str>) -> SnapshotRow {
         accepted: None,
         rehearsal: None,
     }
+}
+
+/// As `row` looks once it was verified and rehearsed.
+fn verified(row: SnapshotRow) -> SnapshotRow {
+    let found = Verification {
+        at_ms: NOW_MS - 600_000,
+        by: "controller".into(),
+        problem: None,
+        keys: Some([(0, 104_000), (3, 211)].into()),
+        loaded_by: Some("7.0.15".into()),
+        took_ms: 2_140,
+    };
+    SnapshotRow { verification: Some(found.clone()), rehearsal: Some(found), ..row }
 }

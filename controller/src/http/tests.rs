@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use super::*;
 use crate::example;
 use crate::intake::Asked;
-use crate::view::Reply;
+use crate::view::{Reply, SnapshotRow};
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -80,6 +80,18 @@ async fn views_have_the_fixed_shape() {
     assert_eq!(server.get("/api/v1/snapshots").await.1[1]["good"], false);
     assert_eq!(server.get("/api/v1/events?after=3").await.1.as_array().unwrap().len(), 2);
     assert_eq!(server.get("/api/v1/config").await, (200, json!({})));
+}
+
+#[tokio::test]
+async fn a_program_reads_the_whole_answer_back() {
+    let published = example::published();
+    let server = server(published.clone()).await;
+    let (_, answer) = server.get("/api/v1/cluster").await;
+    let read: ClusterAnswer = serde_json::from_value(answer.clone()).unwrap();
+    assert!(read.cluster.verified.as_ref().is_some_and(|row| row.verification.is_some()), "{answer}");
+    assert_eq!(read.cluster, published.cluster);
+    let rows: Vec<SnapshotRow> = serde_json::from_value(server.get("/api/v1/snapshots").await.1).unwrap();
+    assert_eq!(rows, published.snapshots);
 }
 
 #[tokio::test]
