@@ -6,14 +6,16 @@
 //! Invariants: the deadline begins in the past. A replica lets everything through, for its stream comes the same way. A term that ended (`FENCE`)
 //! never moves the deadline again. Nothing here panics, blocks, or keeps a key or a data type of its own.
 
-use std::ffi::{CStr, c_int, c_long};
+use std::ffi::{CStr, c_int};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use api::{Api, Context, ERR, Filtered, OK, Text};
+use clock::{Glance, now};
 use commands::{Commands, Kind};
 
 mod api;
+mod clock;
 mod commands;
 
 /// Of the commands below: agent and module understand each other when theirs is the same.
@@ -35,34 +37,9 @@ static COMMANDS: OnceLock<Commands> = OnceLock::new();
 static DEADLINE: AtomicI64 = AtomicI64::new(0);
 /// The term that may move the deadline, and every later one.
 static TERM: AtomicU64 = AtomicU64::new(0);
+static CLOCK: Glance = Glance::new();
 static REFUSED: AtomicU64 = AtomicU64::new(0);
 static REFUSES_READS: AtomicBool = AtomicBool::new(false);
-
-/// The clock of Linux that is never set and goes on while the machine sleeps, the agent's too.
-const CLOCK_BOOTTIME: c_int = 7;
-
-/// As on machines of 64 bits.
-#[repr(C)]
-struct Time {
-    seconds: c_long,
-    nanoseconds: c_long,
-}
-
-unsafe extern "C" {
-    // Of libc, which the server and the standard library have loaded; answered without a system call.
-    fn clock_gettime(clock: c_int, time: *mut Time) -> c_int;
-}
-
-/// Nanoseconds since boot.
-fn now() -> i64 {
-    let mut time = Time { seconds: 0, nanoseconds: 0 };
-    // SAFETY: `time` is the structure that the call fills.
-    match unsafe { clock_gettime(CLOCK_BOOTTIME, &mut time) } {
-        0 => time.seconds.wrapping_mul(1_000_000_000).wrapping_add(time.nanoseconds),
-        // Without a clock no lease runs.
-        _ => i64::MAX,
-    }
-}
 
 /// Called by the server when it loads the module. Arguments: `reads serve|refuse`.
 #[unsafe(no_mangle)]
@@ -99,6 +76,7 @@ extern "C" fn RedisModule_OnLoad(context: *mut Context, argv: *mut *mut Text, ar
         return ERR;
     }
     REFUSES_READS.store(refuses_reads, Ordering::Relaxed);
+    CLOCK.find_counter();
     OK
 }
 
@@ -142,7 +120,7 @@ unsafe fn arguments<'a>(api: &Api, argv: *mut *mut Text, argc: c_int) -> Vec<&'a
 
 /// Every command passes here before the server looks at it.
 extern "C" fn filter(filtered: *mut Filtered) {
-    if now() < DEADLINE.load(Ordering::Relaxed) {
+    if CLOCK.is_before(DEADLINE.load(Ordering::Relaxed)) {
         return;
     }
     let (Some(api), Some(commands)) = (API.get(), COMMANDS.get()) else { return };
