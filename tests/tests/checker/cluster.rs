@@ -19,6 +19,8 @@ enum Without {
     Lease,
     /// Agent and server are stopped while the lease ends, and the server alone wakes: nobody fences it.
     Fence,
+    /// Both are stopped while the lease ends, and both wake: what waits in the server's sockets is answered before anybody can fence it.
+    Time,
 }
 
 async fn taken_away(bench: Arc<Bench>, without: Without, module: bool) -> Result<Verdict> {
@@ -26,21 +28,27 @@ async fn taken_away(bench: Arc<Bench>, without: Without, module: bool) -> Result
     let cluster = Cluster::start(&bench, Options { instances: 2, agent_config, ..Options::default() }).await?;
     let before = cluster.status().await?;
     let old = before.master.clone().context("no master")?;
-    let writers = cluster.writers("w", &Load::witnesses()).await?;
+    // Those whose writes wait in the sockets are still there when the server wakes.
+    let answer = if without == Without::Time { LIMIT } else { Load::default().answer };
+    let writers = cluster.writers("w", &Load { answer, ..Load::witnesses() }).await?;
     writers.progress(300, LIMIT).await?;
     let fault = Instant::now();
     let server = match without {
         Without::Lease => None,
-        Without::Fence => Some(cluster.freeze_server(old.instance).await?),
+        Without::Fence | Without::Time => Some(cluster.freeze_server(old.instance).await?),
     };
     let agent = cluster.freeze_agent(old.instance).await?;
     let after = cluster.wait_new_master(before.epoch).await?;
     let new = after.master.context("no master")?;
     ensure!(new.instance != old.instance, "nobody else leads");
+    writers.progress_at(&new.address.to_string(), 50, LIMIT).await?;
     drop(server);
+    let asleep = if without == Without::Time { None } else { Some(agent) };
     writers.progress_at(&new.address.to_string(), 50, LIMIT).await?;
     let address = old.address.to_string();
-    if module {
+    if without == Without::Time {
+        cluster.wait_stable().await?;
+    } else if module {
         let mut awake = plain::connect(&address).await?;
         let written = redis::cmd("SET").arg("k").arg(1).query_async::<()>(&mut awake).await;
         ensure!(written.as_ref().is_err_and(|error| error.code() == Some("LEASEEXPIRED")), "the old master answers {written:?}");
@@ -49,7 +57,7 @@ async fn taken_away(bench: Arc<Bench>, without: Without, module: bool) -> Result
     }
     let log = writers.stop().await?;
     let verdict = log.verdict(&mut cluster.connect_master().await?, fault).await?;
-    drop(agent);
+    drop(asleep);
     Ok(verdict)
 }
 
@@ -72,6 +80,16 @@ fn two_writers_are_found_out_without_the_lease() {
 #[test]
 fn two_writers_are_found_out_without_the_fence() {
     Bench::run("checker-fence-off", async |bench| two_writers(bench, Without::Fence).await);
+}
+
+#[test]
+fn two_writers_are_found_out_when_an_instance_wakes() {
+    Bench::run("checker-wakes-off", async |bench| two_writers(bench, Without::Time).await);
+}
+
+#[test]
+fn an_instance_that_wakes_is_no_second_writer_with_the_lease_module() {
+    Bench::run("checker-module-wakes", async |bench| one_writer(bench, Without::Time).await);
 }
 
 #[test]
