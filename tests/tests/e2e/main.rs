@@ -7,5 +7,6 @@ mod fetched;
 mod hosts;
 mod life;
 mod parts;
+mod snapshots;
 mod switchover;
 mod versions;
