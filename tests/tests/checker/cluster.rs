@@ -43,7 +43,7 @@ async fn taken_away(bench: Arc<Bench>, without: Without, module: bool) -> Result
     ensure!(new.instance != old.instance, "nobody else leads");
     writers.progress_at(&new.address.to_string(), 50, LIMIT).await?;
     drop(server);
-    let asleep = if without == Without::Time { None } else { Some(agent) };
+    let asleep = (without != Without::Time).then_some(agent);
     writers.progress_at(&new.address.to_string(), 50, LIMIT).await?;
     let address = old.address.to_string();
     if without == Without::Time {
