@@ -10,7 +10,7 @@ use bytes::Bytes;
 use sha2::Digest as _;
 
 use super::error::{Error, Trouble};
-use super::files::Create;
+use super::files::{Create, Writer};
 use super::{DUMP, Inner, MANIFEST, Report, Retry, Stage, Store, advance, apart};
 use crate::snapshot::{Manifest, Sha256, SnapshotId};
 
@@ -27,6 +27,17 @@ struct Dump {
     manifest: Manifest,
 }
 
+/// One attempt at storing a dump.
+#[derive(Clone)]
+pub(super) struct Upload {
+    pub inner: Arc<Inner>,
+    /// Its directory below `incoming/`, of its own.
+    dir: String,
+    /// Copies HDFS is asked for.
+    copies: u32,
+    pub report: Report,
+}
+
 impl Store {
     /// Stores a dump under its manifest's name, or a later second's if that is taken. The name it has got.
     ///
@@ -34,18 +45,35 @@ impl Store {
     /// each failure is in `report`. Storing the same dump with the same manifest again gives the same name.
     /// When the caller drops this before its end, nothing of it stands under `snapshots/`, unless it was just being committed.
     pub async fn put(&self, dump: &Path, manifest: Manifest, report: &Report) -> Result<SnapshotId, Error> {
-        let inner = &self.inner;
         let file = File::open(dump).map_err(Error::disk("open", dump))?;
         let dump = Arc::new(Dump { file, path: dump.to_owned(), manifest });
+        let attempt = |upload: Upload| {
+            let dump = dump.clone();
+            async move { upload.apart(Box::pin(attempt(upload.clone(), dump))).await }
+        };
+        self.until_stored(dump.manifest.bytes, report, attempt).await
+    }
+
+    /// Has `attempt` store a dump of `bytes` bytes (0 when not known) until it is through, as [`Store::put`] says.
+    pub(super) async fn until_stored<F>(
+        &self,
+        bytes: u64,
+        report: &Report,
+        mut attempt: impl FnMut(Upload) -> F,
+    ) -> Result<SnapshotId, Error>
+    where
+        F: Future<Output = Result<SnapshotId, Error>>,
+    {
+        let inner = &self.inner;
         let mut retry = Retry::new(&inner.options, inner.options.put_patience, report);
         let mut leftovers = Vec::new();
         loop {
-            retry.begin(dump.manifest.bytes);
+            retry.begin(bytes);
             let dir = format!("{}/{}", inner.incoming(), uuid::Uuid::new_v4());
             // 3, 2, 1: a cluster with as many DataNodes as copies has no place for a block while one of them is dead.
             let copies = inner.options.replication.saturating_sub(retry.attempt - 1).max(1);
-            let attempt = attempt(inner.clone(), dump.clone(), dir.clone(), copies, report.clone());
-            let failed = match apart("upload", &dir, attempt).await {
+            let upload = Upload { inner: inner.clone(), dir: dir.clone(), copies, report: report.clone() };
+            let failed = match attempt(upload).await {
                 Ok(id) => {
                     inner.keep_copies(&id, copies).await;
                     report.send_modify(|p| p.error = None);
@@ -63,11 +91,9 @@ impl Store {
             retry.after(failed, retryable).await?;
         }
     }
-}
 
-impl Store {
     /// Deletes what failed attempts left, and what nobody writes to any more. Best effort: the snapshot stands already.
-    pub(super) async fn tidy(&self, leftovers: Vec<String>) {
+    async fn tidy(&self, leftovers: Vec<String>) {
         let now_ms = UNIX_EPOCH.elapsed().map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX));
         let mut removed = Ok(());
         for dir in leftovers {
@@ -79,41 +105,61 @@ impl Store {
     }
 }
 
-async fn attempt(inner: Arc<Inner>, dump: Arc<Dump>, dir: String, copies: u32, report: Report) -> Result<SnapshotId, Error> {
-    let path = format!("{dir}/{DUMP}");
-    let json = dump.manifest.to_json();
-    inner.files.mkdirs(&dir).await?;
-    inner.files.mkdirs(&inner.snapshots()).await?;
-    upload(&inner, &dump, &path, copies, &report).await?;
-    inner.files.write_small(&format!("{dir}/{MANIFEST}"), json.clone(), copies).await?;
-    read_back(&inner, &dump.manifest, &path, &report).await?;
-    if inner.files.read_small(&format!("{dir}/{MANIFEST}"), json.len() as u64).await? != json {
-        return Err(differs(&format!("{dir}/{MANIFEST}"), "other bytes than were written".into()));
+impl Upload {
+    /// Runs the attempt in a task of its own.
+    pub async fn apart(
+        &self,
+        attempt: impl Future<Output = Result<SnapshotId, Error>> + Send + 'static,
+    ) -> Result<SnapshotId, Error> {
+        apart("upload", &self.dir, attempt).await
     }
-    commit(&inner, &dump.manifest, &dir).await
+
+    /// Where the dump goes.
+    pub fn path(&self) -> String {
+        format!("{}/{DUMP}", self.dir)
+    }
+
+    /// Creates the dump, of `bytes` bytes as far as is known.
+    pub async fn create(&self, bytes: u64) -> Result<Writer, Error> {
+        self.inner.files.mkdirs(&self.dir).await?;
+        self.inner.files.mkdirs(&self.inner.snapshots()).await?;
+        self.inner.files.create(&self.path(), Create { replication: self.copies, bytes }).await
+    }
+
+    /// Puts the manifest beside the dump, which has been written and closed, reads both back and commits them.
+    pub async fn finish(&self, manifest: &Manifest) -> Result<SnapshotId, Error> {
+        let (beside, json) = (format!("{}/{MANIFEST}", self.dir), manifest.to_json());
+        self.inner.files.write_small(&beside, json.clone(), self.copies).await?;
+        read_back(&self.inner, manifest, &self.path(), &self.report).await?;
+        if self.inner.files.read_small(&beside, json.len() as u64).await? != json {
+            return Err(differs(&beside, "other bytes than were written".into()));
+        }
+        commit(&self.inner, manifest, &self.dir).await
+    }
 }
 
-async fn upload(inner: &Inner, dump: &Arc<Dump>, path: &str, copies: u32, report: &Report) -> Result<(), Error> {
+async fn attempt(upload: Upload, dump: Arc<Dump>) -> Result<SnapshotId, Error> {
     let total = dump.manifest.bytes;
-    let mut writer = inner.files.create(path, Create { replication: copies, bytes: total }).await?;
+    let mut writer = upload.create(total).await?;
     let mut sha256 = sha2::Sha256::new();
     let mut done = 0;
     loop {
-        let chunk = read_chunk(dump, done).await?;
+        let chunk = read_chunk(&dump, done).await?;
         if chunk.is_empty() {
             break;
         }
         sha256.update(&chunk);
         done += chunk.len() as u64;
         writer.write(chunk).await?;
-        advance(report, Stage::Uploading, done);
+        advance(&upload.report, Stage::Uploading, done);
     }
     let found = Sha256(sha256.finalize().into());
     if (done, found) != (total, dump.manifest.sha256) {
         let what = format!("{done} bytes with SHA-256 {found}, expected {total} with {}", dump.manifest.sha256);
         return Err(Error::OtherDump { path: dump.path.clone(), what });
     }
-    writer.close().await
+    writer.close().await?;
+    upload.finish(&dump.manifest).await
 }
 
 async fn read_chunk(dump: &Arc<Dump>, at: u64) -> Result<Bytes, Error> {
@@ -137,7 +183,7 @@ async fn read_chunk(dump: &Arc<Dump>, at: u64) -> Result<Bytes, Error> {
 }
 
 /// Length and checksum of what the store now has.
-pub(super) async fn read_back(inner: &Inner, manifest: &Manifest, path: &str, report: &Report) -> Result<(), Error> {
+async fn read_back(inner: &Inner, manifest: &Manifest, path: &str, report: &Report) -> Result<(), Error> {
     let stored = inner.files.stat(path).await?.map(|c| c.bytes);
     if stored != Some(manifest.bytes) {
         return Err(differs(path, format!("{stored:?} bytes, {} were written", manifest.bytes)));
@@ -162,7 +208,7 @@ pub(super) fn differs(path: &str, why: String) -> Error {
 }
 
 /// Renames the upload to the first free name.
-pub(super) async fn commit(inner: &Inner, manifest: &Manifest, dir: &str) -> Result<SnapshotId, Error> {
+async fn commit(inner: &Inner, manifest: &Manifest, dir: &str) -> Result<SnapshotId, Error> {
     let names = std::iter::successors(Some(manifest.id()), |id| Some(id.later()));
     for id in names.take(NAMES) {
         match rename(inner, manifest, dir, &id).await {
@@ -206,7 +252,7 @@ async fn is_ours(inner: &Inner, manifest: &Manifest, id: &SnapshotId) -> Result<
 
 impl Inner {
     /// Has HDFS make the copies that an upload in bad times did without. It does so in the background.
-    pub(super) async fn keep_copies(&self, id: &SnapshotId, copies: u32) {
+    async fn keep_copies(&self, id: &SnapshotId, copies: u32) {
         if copies == self.options.replication {
             return;
         }
