@@ -4,18 +4,20 @@
 //! own under a deadline, on threads of the store's own, and a client that let one pass is replaced (its connection may never answer again).
 //! A panic in the library becomes an error.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use hdfs_native::{Client, ClientBuilder, WriteOptions};
+use hdfs_native::{Client, WriteOptions};
 
 use super::access::Access;
 use super::error::{Error, Trouble, first_line};
 use super::files::{Child, Create, Deadlines, Kind};
 
+mod clients;
 mod io;
 mod streams;
 mod trouble;
 
+use clients::{Clients, Number};
 use io::Io;
 pub(super) use streams::{Reader, Writer};
 
@@ -35,24 +37,24 @@ pub(super) struct Settings {
 }
 
 pub(super) struct Hdfs {
-    settings: Settings,
     deadlines: Deadlines,
-    client: Mutex<Client>,
+    clients: Arc<Clients>,
     io: Arc<Io>,
 }
 
 impl Hdfs {
     /// Reads the configuration; connects only at the first call.
     pub fn new(settings: Settings, deadlines: Deadlines) -> Result<Hdfs, Error> {
-        let client = build(&settings, false).map_err(|e| {
+        let url = settings.url.clone();
+        let clients = Clients::new(settings).map_err(|e| {
             let hint = "is it a nameservice without a configuration (HADOOP_CONF_DIR), or a host without a port?";
-            Error::Address { uri: settings.url.clone(), why: format!("{}; {hint}", first_line(&e.to_string())) }
+            Error::Address { uri: url.clone(), why: format!("{}; {hint}", first_line(&e.to_string())) }
         })?;
         let io = Io::start().map_err(|e| {
             let why = format!("no threads for it: {e}");
-            Error::Remote { what: "open", path: settings.url.clone(), trouble: Trouble::Failed, why }
+            Error::Remote { what: "open", path: url, trouble: Trouble::Failed, why }
         })?;
-        Ok(Hdfs { settings, deadlines, client: Mutex::new(client), io: Arc::new(io) })
+        Ok(Hdfs { deadlines, clients: Arc::new(clients), io: Arc::new(io) })
     }
 
     pub async fn mkdirs(&self, path: &str) -> Result<(), Error> {
@@ -83,13 +85,13 @@ impl Hdfs {
             .overwrite(false)
             .create_parent(true);
         let create = |client: Client, path: String| async move { client.create(&path, options).await };
-        let file = self.call("create", path, create).await?;
-        Ok(Writer::new(self.io.clone(), file, path, self.deadlines))
+        let (number, file) = self.once("create", path, create).await?;
+        Ok(Writer::new(self.io.clone(), file, path, self.deadlines, (self.clients.clone(), number)))
     }
 
     pub async fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
         let to = to.to_owned();
-        self.call("rename", from, |client, from| async move { client.rename(&from, &to, false).await }).await
+        self.once("rename", from, |client, from| async move { client.rename(&from, &to, false).await }).await.map(|_| ())
     }
 
     pub async fn remove(&self, path: &str) -> Result<(), Error> {
@@ -101,64 +103,38 @@ impl Hdfs {
         self.call("set replication of", path, set).await
     }
 
-    /// One NameNode call under its deadline.
-    async fn call<T, F>(&self, what: &'static str, path: &str, f: impl FnOnce(Client, String) -> F) -> Result<T, Error>
+    /// One NameNode call that may be made twice: as many NameNodes as there are have a deadline each.
+    async fn call<T, F>(&self, what: &'static str, path: &str, f: impl Fn(Client, String) -> F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: Future<Output = hdfs_native::Result<T>> + Send + 'static,
     {
-        let call = f(self.client().clone(), path.to_owned());
-        match self.io.run(what, path, self.deadlines.call, call).await {
-            Ok(done) => done.map_err(|e| trouble::of_call(what, path, &e, &self.settings.access)),
+        let mut others = self.clients.namenodes() - 1;
+        loop {
+            match self.once(what, path, &f).await {
+                Err(e) if e.trouble() == Some(Trouble::Timeout) && others > 0 => others -= 1,
+                done => return done.map(|(_, done)| done),
+            }
+        }
+    }
+
+    /// One NameNode call under its deadline, and which client made it.
+    async fn once<T, F>(&self, what: &'static str, path: &str, f: impl FnOnce(Client, String) -> F) -> Result<(Number, T), Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = hdfs_native::Result<T>> + Send + 'static,
+    {
+        let (number, client) = self.clients.current();
+        let access = &self.clients.settings().access;
+        match self.io.run(what, path, self.deadlines.call, f(client, path.to_owned())).await {
+            Ok(done) => done.map(|done| (number, done)).map_err(|e| trouble::of_call(what, path, &e, access)),
             Err(e) if e.trouble() == Some(Trouble::Timeout) => {
-                self.renew();
-                Err(trouble::of_silence(e, &self.settings.access))
+                self.clients.replace(number);
+                Err(trouble::of_silence(e, access))
             }
             Err(e) => Err(e),
         }
     }
-
-    fn client(&self) -> MutexGuard<'_, Client> {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A client with a connection of its own. Of several NameNodes it takes another one first, perhaps: the first may hang.
-    fn renew(&self) {
-        if let Ok(client) = build(&self.settings, true) {
-            *self.client() = client;
-        }
-    }
-}
-
-fn build(settings: &Settings, any_order: bool) -> hdfs_native::Result<Client> {
-    let nameservice = settings.url.trim_start_matches("hdfs://");
-    let order = format!("dfs.client.failover.random.order.{nameservice}");
-    let mut config = vec![
-        ("dfs.client.failover.max.attempts", "4"),
-        ("dfs.client.failover.sleep.base.millis", "200"),
-        ("dfs.client.failover.sleep.max.millis", "2000"),
-        ("dfs.client.socket-timeout", "10000"),
-        // Without it one DataNode lost in mid-block fails the file even though the other copies are well.
-        ("dfs.client.block.write.replace-datanode-on-failure.best-effort", "true"),
-    ];
-    if any_order {
-        config.push((&order, "true"));
-    }
-    if settings.access.kerberos.is_some() {
-        config.push(("hadoop.security.authentication", "kerberos"));
-    }
-    let mut builder = ClientBuilder::new().with_url(&settings.url).with_config(config);
-    if let Some(dir) = &settings.access.conf_dir {
-        builder = builder.with_config_dir(dir.to_string_lossy());
-    }
-    if let Some(kerberos) = &settings.access.kerberos {
-        let keytab = format!("FILE:{}", kerberos.keytab.display());
-        builder = builder.with_kerberos_principal(&kerberos.principal).with_kerberos_keytab(keytab);
-    }
-    if let Some(user) = &settings.user {
-        builder = builder.with_user(user);
-    }
-    builder.build()
 }
 
 fn child(found: hdfs_native::client::FileStatus) -> Child {

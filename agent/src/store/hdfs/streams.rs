@@ -1,6 +1,7 @@
 //! Files in HDFS being read and written.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -9,6 +10,7 @@ use hdfs_native::file::{FileReader, FileWriter};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::clients::{Clients, Number};
 use super::io::Io;
 use super::trouble::remote;
 use crate::store::error::{Error, Trouble, first_line};
@@ -66,17 +68,19 @@ pub(in crate::store) struct Writer {
     file: Option<FileWriter>,
     path: String,
     deadlines: Deadlines,
+    /// The client it belongs to.
+    client: (Arc<Clients>, Number),
 }
 
 impl Writer {
-    pub(super) fn new(io: Arc<Io>, file: FileWriter, path: &str, deadlines: Deadlines) -> Writer {
-        Writer { io, file: Some(file), path: path.into(), deadlines }
+    pub(super) fn new(io: Arc<Io>, file: FileWriter, path: &str, deadlines: Deadlines, client: (Arc<Clients>, Number)) -> Writer {
+        Writer { io, file: Some(file), path: path.into(), deadlines, client }
     }
 
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
         let mut file = self.file.take().ok_or_else(|| self.failed_before("write"))?;
         let write = async move { file.write_bytes(bytes).await.map(|_| file) };
-        let wrote = self.io.run("write", &self.path, self.deadlines.write, write).await?;
+        let wrote = self.run("write", self.deadlines.write, write).await?;
         self.file = Some(wrote.map_err(|e| remote("write", &self.path, &e))?);
         Ok(())
     }
@@ -84,8 +88,22 @@ impl Writer {
     pub async fn close(mut self) -> Result<(), Error> {
         let mut file = self.file.take().ok_or_else(|| self.failed_before("close"))?;
         let close = async move { file.close().await };
-        let closed = self.io.run("close", &self.path, self.deadlines.close, close).await?;
+        let closed = self.run("close", self.deadlines.close, close).await?;
         closed.map_err(|e| remote("close", &self.path, &e))
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        deadline: Duration,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let done = self.io.run(what, &self.path, deadline, work).await;
+        if done.as_ref().is_err_and(|e| e.trouble() == Some(Trouble::Timeout)) {
+            // Mostly a NameNode that hangs: blocks and the end of a file are asked for on the way.
+            self.client.0.replace(self.client.1);
+        }
+        done
     }
 
     fn failed_before(&self, what: &'static str) -> Error {
