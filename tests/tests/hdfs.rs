@@ -15,6 +15,8 @@ use tests::harness::hdfs::Hdfs;
 mod content;
 #[path = "hdfs/datanode.rs"]
 mod datanode;
+#[path = "hdfs/disk.rs"]
+mod disk;
 #[path = "hdfs/namenode.rs"]
 mod namenode;
 

@@ -175,6 +175,11 @@ impl Hdfs {
         self.namenodes[self.active].process = None;
     }
 
+    /// kill -9 of the one of a pair that is not active: what a fence does to one that hung.
+    pub fn kill_other_namenode(&mut self) {
+        self.namenodes[1 - self.active].process = None;
+    }
+
     /// Starts a killed NameNode again on its data and waits until it can be written to, with at least one DataNode.
     pub async fn restart_namenode(&mut self) -> Result<()> {
         self.namenodes[self.active].process = Some(self.launch(&self.namenodes[self.active])?);
@@ -269,7 +274,18 @@ impl Hdfs {
 
     /// What one of Hadoop's own commands prints, e.g. class `org.apache.hadoop.fs.FsShell` with `-ls -R /`.
     pub async fn tool(&self, class: &str, arguments: &[&str]) -> Result<String> {
-        let mut java = self.java(self.conf_dir())?;
+        self.run(self.java(self.conf_dir())?, class, arguments).await
+    }
+
+    /// As [`Hdfs::tool`], in a Java with no other settings than those of an installed Hadoop: for measuring.
+    pub async fn as_installed(&self, class: &str, arguments: &[&str]) -> Result<String> {
+        let mut java = self.bench.command(&self.host, binaries::tool("java")?);
+        java.arg("-Djava.net.preferIPv4Stack=true");
+        self.class_path(&mut java, self.conf_dir())?;
+        self.run(java, class, arguments).await
+    }
+
+    async fn run(&self, mut java: Command, class: &str, arguments: &[&str]) -> Result<String> {
         if let Some(cache) = self.log_in()? {
             java.env("KRB5CCNAME", cache);
         }
@@ -363,8 +379,13 @@ impl Hdfs {
         if let Some(kdc) = &self.kdc {
             java.arg(format!("-Djava.security.krb5.conf={}", kdc.client_file().display()));
         }
-        java.arg("-cp").arg(format!("{}:{}/*", conf.display(), binaries::cached("hdfs")?.display()));
+        self.class_path(&mut java, conf)?;
         Ok(java)
+    }
+
+    fn class_path(&self, java: &mut Command, conf: &Path) -> Result<()> {
+        java.arg("-cp").arg(format!("{}:{}/*", conf.display(), binaries::cached("hdfs")?.display()));
+        Ok(())
     }
 }
 

@@ -15,6 +15,7 @@ mod first_sync;
 mod foreign_cluster;
 mod garbage_in_zookeeper;
 mod hdfs_down;
+mod hdfs_faults;
 mod hdfs_secured;
 mod host_cut_off;
 mod host_lost;
