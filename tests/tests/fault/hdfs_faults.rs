@@ -135,8 +135,13 @@ async fn a_copy_is_damaged(cluster: &Cluster) -> anyhow::Result<()> {
     let newest = rows.iter().max_by_key(|row| row.id.to_string()).context("no snapshot")?.id.clone();
     let bytes = cluster.stored_bytes(&newest).await?;
     let hdfs = cluster.hdfs.as_ref().context("no HDFS")?;
-    let copies: Vec<_> = hdfs.blocks(0).into_iter().filter(|(_, size)| *size == bytes).collect();
-    ensure!(!copies.is_empty(), "DataNode 0 has no copy of {newest}");
+    // An upload in bad times begins with one copy; HDFS makes the other one in the background.
+    let copies = wait::until_now("DataNode 0 has a copy", LIMIT, || {
+        let mut blocks = hdfs.blocks(0);
+        blocks.retain(|(_, size)| *size == bytes);
+        if blocks.is_empty() { Err("none") } else { Ok(blocks) }
+    })
+    .await?;
     for (file, _) in copies {
         let mut content = std::fs::read(&file)?;
         content[1 << 20] ^= 1;
