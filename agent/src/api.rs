@@ -121,6 +121,14 @@ pub enum Order {
         /// Snapshot to load; the agent verifies it against its manifest before the server sees a byte.
         snapshot: SnapshotId,
     },
+    /// Fetches a snapshot, judges it, and finds out whether this instance could start from it, while its server goes on. Answered 202 at once;
+    /// the outcome is [`State::prepared`]. A `restore` of the same snapshot then need not fetch it.
+    Prepare {
+        /// The operation that asks; the outcome carries it.
+        request_id: String,
+        /// Which.
+        snapshot: SnapshotId,
+    },
     /// Makes the running server the open master: first renewal of the lease, then `REPLICAOF NO ONE`, the port, a write proven; it is
     /// published.
     Promote {
@@ -178,6 +186,7 @@ impl Order {
         match self {
             Order::Start { .. } => "start",
             Order::Restore { .. } => "restore",
+            Order::Prepare { .. } => "prepare",
             Order::Promote { .. } => "promote",
             Order::Hold { .. } => "hold",
             Order::Release => "release",
@@ -325,6 +334,9 @@ pub struct State {
     /// The last `start` or `restore` that failed; absent after one that worked.
     #[serde(default)]
     pub failed_source: Option<FailedSource>,
+    /// What came of the last `prepare`; absent before its end.
+    #[serde(default)]
+    pub prepared: Option<Prepared>,
     /// Why the running server must not become master; absent when nothing speaks against it.
     #[serde(default)]
     pub cannot_lead: Option<String>,
@@ -400,6 +412,18 @@ pub struct FailedSource {
     pub definite: bool,
     /// What failed, and where.
     pub why: String,
+}
+
+/// What came of a `prepare`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// The operation that asked.
+    pub request_id: String,
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// Why this instance could not start from it; absent when it lies in the sandbox, whole, and fits.
+    #[serde(default)]
+    pub problem: Option<String>,
 }
 
 /// A running redis-server.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::admission::Admission;
-use crate::api::{Activity, Death, Epoch, FailedSource, Held, LocalDump, Redis, Role, Settings, State, Uploads};
+use crate::api::{Activity, Death, Epoch, FailedSource, Held, LocalDump, Prepared, Redis, Role, Settings, State, Uploads};
 use crate::config::Config;
 use crate::lease::Standing;
 use crate::memory::{self, Memory};
@@ -113,6 +113,8 @@ pub(crate) struct Parts {
     /// By subject, newest last.
     pub problems: Vec<(&'static str, String)>,
     pub failed_source: Option<FailedSource>,
+    /// What came of the last `prepare`.
+    pub prepared: Option<Prepared>,
     /// Why the server must not become master.
     pub cannot_lead: Option<String>,
     pub local: Option<LocalDump>,
@@ -192,6 +194,7 @@ pub(crate) fn render(parts: &Parts, memory: &Memory, config: &Config, agent: &cr
         settings: parts.duty.settings.clone(),
         problem: parts.problems.last().map(|(_, text)| text.clone()),
         failed_source: parts.failed_source.clone(),
+        prepared: parts.prepared.clone(),
         cannot_lead: parts.server.as_ref().and(parts.cannot_lead.clone()),
         stopping: parts.stopping,
     }

@@ -127,6 +127,18 @@ pub(crate) fn check_disk(dir: &Path, used: u64) -> Result<(), String> {
     ))
 }
 
+/// Refuses data that needs more memory than there is once the running server, which uses `freed` bytes, has ended.
+pub(crate) fn check_room(needed: u64, freed: u64) -> Result<(), String> {
+    let memory = memory();
+    let checks = [("this host has", memory.available), ("the limit of the control group leaves", memory.below_limit)];
+    for (who, left) in checks {
+        if let Some(left) = left.map(|left| left.saturating_add(freed)).filter(|left| *left < needed) {
+            return Err(format!("too little memory: the data needs {needed} bytes, and {who} {left} once its server has ended"));
+        }
+    }
+    Ok(())
+}
+
 fn memory() -> Memory {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     let info = read("/proc/meminfo").unwrap_or_default();
@@ -219,6 +231,13 @@ mod tests {
         drop(one);
         flock(&two, FlockOperation::NonBlockingLockExclusive).unwrap();
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn data_that_does_not_fit_into_memory_is_told_before() {
+        assert_eq!(check_room(1, 0), Ok(()));
+        assert_eq!(check_room(u64::MAX, u64::MAX), Ok(()), "the server makes room for it");
+        assert!(check_room(u64::MAX, 0).unwrap_err().contains("too little memory"));
     }
 
     #[test]

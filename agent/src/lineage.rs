@@ -44,6 +44,7 @@ mod tests {
             durability: Default::default(),
             histories: vec![history(1, "first", Some(50)), history(2, "old", Some(100)), history(3, "new", None)],
             snapshot: None,
+            restored: None,
         }
     }
 

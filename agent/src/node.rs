@@ -19,7 +19,7 @@ use crate::lease::Lease;
 use crate::lease_module;
 use crate::local;
 use crate::memory::{self, Memory, Notebook};
-use crate::ops::Restoring;
+use crate::ops::{Preparing, Restoring};
 use crate::probe;
 use crate::program::ProgramSlot;
 use crate::promise::Promises;
@@ -48,6 +48,8 @@ pub(crate) struct Node {
     pub turn: tokio::sync::Mutex<()>,
     /// The restore under way.
     pub restoring: Mutex<Option<Restoring>>,
+    /// The snapshot that was fetched ahead, or is being fetched.
+    pub preparing: Mutex<Option<Preparing>>,
     /// Request id of the backup whose dump is being made.
     pub backing_up: Mutex<Option<String>>,
     /// Where snapshots are kept; absent when none are.
@@ -97,6 +99,7 @@ impl Node {
             dumps: dumps::Tracker::default(),
             turn: tokio::sync::Mutex::new(()),
             restoring: Mutex::new(None),
+            preparing: Mutex::new(None),
             backing_up: Mutex::new(None),
             store,
             uploads: uploads::Queue::default(),

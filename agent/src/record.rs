@@ -276,6 +276,18 @@ pub struct Record {
     pub histories: Vec<History>,
     /// Latest good snapshot.
     pub snapshot: Option<SnapshotId>,
+    /// The last time that the cluster's data was replaced by a snapshot's; absent when it never was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
+}
+
+/// The data was replaced: from this epoch on it is what the snapshot held, and what was written to it since.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// First epoch of the data.
+    pub epoch: Epoch,
+    /// What it began with.
+    pub snapshot: SnapshotId,
 }
 
 fn default_failsafe_max_ms() -> u64 {
@@ -314,6 +326,15 @@ impl Record {
             at = continued.unwrap_or(at - 1);
         }
         Some(at)
+    }
+    /// Whether a copy of an earlier epoch holds what was replaced by a snapshot: it goes beyond what its history shares with the present data, or is of
+    /// a history that nobody knows. Such a copy is older than the snapshot, whatever its offset.
+    pub fn is_replaced(&self, position: Option<(&str, Offset)>, epoch: Epoch) -> bool {
+        if self.restored.as_ref().is_none_or(|restored| epoch >= restored.epoch) {
+            return false;
+        }
+        let known = position.and_then(|(replid, offset)| Some((self.history_at(replid, offset)?, offset)));
+        known.is_none_or(|(at, offset)| self.histories[at].to.is_some_and(|end| offset > end))
     }
     /// The epoch under which `replid` was written: the lineage tells; absent for a foreign or forgotten history.
     pub fn epoch_of(&self, replid: &str) -> Option<Epoch> {
@@ -365,6 +386,7 @@ mod tests {
             durability: Durability::default(),
             histories,
             snapshot: None,
+            restored: None,
         };
         let cases =
             [("a", 9, Some(0)), ("a", 60, Some(0)), ("c", 80, Some(2)), ("c", 50, Some(2)), ("c", 49, Some(0)), ("z", 1, None)];

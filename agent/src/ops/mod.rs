@@ -20,11 +20,13 @@ mod fence;
 mod follow;
 mod hold;
 mod launch;
+mod prepare;
 mod promote;
 mod restore;
 mod start;
 pub(crate) mod stop;
 
+pub(crate) use prepare::Preparing;
 pub(crate) use restore::Restoring;
 
 /// How long a command waits for the one before it.
@@ -130,6 +132,7 @@ async fn dispatch(node: &Arc<Node>, command: Command) -> Result<Done, Halt> {
     match order {
         Order::Start { source } => start::run(node, &stamp, source).await,
         Order::Restore { snapshot } => restore::run(node, &stamp, snapshot).await,
+        Order::Prepare { request_id, snapshot } => prepare::run(node, &running(node)?, request_id, snapshot),
         Order::Promote { asks } => promote::run(node, &running(node)?, &stamp, asks).await,
         Order::Follow { master, fork } => follow::run(node, &running(node)?, &stamp, master, fork).await,
         Order::Fence => fence::run(node, &running(node)?, &stamp).await,

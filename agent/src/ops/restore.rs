@@ -87,7 +87,10 @@ fn finish(node: &Node, birth: &Birth, result: Result<(), (bool, String)>) {
 /// The error says whether the snapshot itself is at fault.
 async fn restore(node: &Arc<Node>, store: &Store, snapshot: &SnapshotId, birth: &Birth) -> Result<(), (bool, String)> {
     node.change(|parts| parts.work(Work::Restoring, snapshot.as_str(), 0, 0));
-    let (path, manifest) = fetch(node, store, snapshot).await?;
+    let (path, manifest) = match super::prepare::taken(node, snapshot) {
+        Some(prepared) => prepared,
+        None => fetch(node, store, snapshot).await?,
+    };
     let program = node.program.get().await.map_err(|why| (false, why))?;
     rdb::can_load(&program.version.to_string(), manifest.rdb).map_err(|why| (true, why.to_string()))?;
     let _turn = node.turn.lock().await;
@@ -106,7 +109,8 @@ async fn restore(node: &Arc<Node>, store: &Store, snapshot: &SnapshotId, birth: 
     })
 }
 
-async fn fetch(node: &Arc<Node>, store: &Store, snapshot: &SnapshotId) -> Result<(PathBuf, Manifest), (bool, String)> {
+/// Fetches it into the sandbox, judged. The error says whether the snapshot itself is at fault.
+pub(super) async fn fetch(node: &Arc<Node>, store: &Store, snapshot: &SnapshotId) -> Result<(PathBuf, Manifest), (bool, String)> {
     let dir = node.places.incoming();
     let path = dir.join(format!("{snapshot}.rdb"));
     let fresh = || {

@@ -185,6 +185,7 @@ impl Rig {
             durability: Durability::default(),
             histories: vec![],
             snapshot: None,
+            restored: None,
         };
         zk::ensure(&client, &paths.generation(&record.generation)).await.unwrap();
         let json = serde_json::to_vec(&record).unwrap();

@@ -150,6 +150,7 @@ fn create(view: View<'_>, states: &[&State], found: Option<&String>, live: Optio
         durability: view.spec.durability,
         histories: Vec::new(),
         snapshot: None,
+        restored: None,
     };
     let because = match (live, found) {
         (Some(state), _) => format!("the record is gone and instance {} serves as master: it is adopted", state.instance),

@@ -142,6 +142,7 @@ impl Case {
             durability: Durability { acks: 0 },
             histories: vec![History { epoch: 4, replid: OLD.into(), from: 0, to: None, next: None }],
             snapshot: None,
+            restored: None,
         };
         let agents = states
             .into_iter()
