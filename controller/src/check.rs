@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use agent::api::{Command, Order, Redis, Role, Source, Stamp, State};
 use agent::record::{Evidence, MAX_EPOCH, Member, Phase, Record};
+use agent::snapshot::SnapshotId;
 
 use crate::model::{Action, Observed, Plan, Spec};
 use crate::view::OperationKind;
@@ -29,6 +30,7 @@ pub fn violations(spec: &Spec, seen: &Observed, plan: &Plan, now: Duration, sile
                 world.committed(record, *version, &mut found);
                 world.deposed(record, *lease_version, &mut found);
                 world.listed(record, &mut found);
+                world.replaced(record, &mut found);
             }
             Action::Command { command, .. } => world.commanded(command, &mut found),
             Action::KillInstances { instances, .. } => world.killed(instances, &mut found),
@@ -52,7 +54,7 @@ fn one_of_each(plan: &Plan, found: &mut Vec<String>) {
     for planned in &plan.actions {
         if let Action::Command { command, .. } = &planned.action {
             promoted += usize::from(matches!(command.order, Order::Promote { .. }));
-            let configures = matches!(command.order, Order::Configure { .. } | Order::Backup { .. });
+            let configures = matches!(command.order, Order::Configure { .. } | Order::Backup { .. } | Order::Prepare { .. });
             if !configures && !told.insert(command.stamp.task_id.clone()) {
                 found.push(format!("task {} is told two things at once", command.stamp.task_id));
             }
@@ -152,6 +154,32 @@ impl World<'_> {
         }
     }
 
+    /// The cluster's data is replaced only by the snapshot that somebody asked for, and only when the data is saved.
+    fn replaced(&self, next: &Record, found: &mut Vec<String>) {
+        let old = self.record().and_then(|old| old.restored.as_ref());
+        let Some(restored) = next.restored.as_ref().filter(|restored| Some(*restored) != old) else {
+            if old.is_some() && next.restored.is_none() {
+                found.push("a commit forgets that the data was replaced".into());
+            }
+            return;
+        };
+        let winner = next.master.as_ref().and_then(|m| self.state_of(&m.task_id)).and_then(|s| s.redis.as_ref());
+        let holds_it = winner.is_some_and(|r| r.source == format!("snapshot:{}", restored.snapshot));
+        let asked = self.replacing().is_some_and(|(snapshot, saved)| *snapshot == restored.snapshot && saved);
+        if !asked || !holds_it || next.phase != Phase::Promoting || restored.epoch != next.epoch {
+            found.push(format!("the data is replaced by snapshot {} without being saved, or unasked", restored.snapshot));
+        }
+    }
+
+    /// The snapshot that is to take the place of the data, and whether that is saved.
+    fn replacing(&self) -> Option<(&SnapshotId, bool)> {
+        let running = self.seen.operation.as_ref().filter(|o| o.outcome.is_none())?;
+        match &running.kind {
+            OperationKind::Replace { snapshot, saved, .. } => Some((snapshot, saved.is_some())),
+            _ => None,
+        }
+    }
+
     /// Another server may be named only with evidence, if it answered, and if it is not behind another complete cut copy of one history.
     fn named(&self, old: &Record, next: &Record, found: &mut Vec<String>) {
         if old.evidence.is_none() && next.evidence.is_none() {
@@ -227,6 +255,9 @@ impl World<'_> {
                 found.push(format!("task {} is promoted, which the record does not name", stamp.task_id));
             }
             Order::Fence if leads && to_master => found.push("the master in office is fenced".into()),
+            Order::Stop | Order::Restore { .. } if self.replacing().is_some_and(|(_, saved)| !saved) => {
+                found.push(format!("task {} makes room for a snapshot before the present data is saved", stamp.task_id));
+            }
             Order::Stop if leads && to_master => found.push("the master in office is stopped".into()),
             Order::Stop if self.may_hold_more(stamp) => {
                 found.push(format!("task {} is stopped although nobody knows what it holds", stamp.task_id));

@@ -26,6 +26,7 @@ mod master;
 mod operations;
 mod progress;
 mod rdb;
+mod restore;
 mod show;
 mod snapshots;
 mod table;
@@ -95,26 +96,11 @@ enum Verb {
         #[command(subcommand)]
         verb: Option<SnapshotsVerb>,
     },
-    /// Starts a cluster that lost every instance from the store (or the best copy left in a sandbox).
+    /// Restores a snapshot: into a cluster that serves, whose data is saved and replaced, or into one that lost every instance.
     ///
-    /// Shows what is known of the last master and what would be lost, and asks. Where it cannot be proven that the last master writes no
-    /// more, --consent takes the responsibility for it.
-    Restore {
-        /// The snapshot; the best one when left out.
-        snapshot: Option<SnapshotId>,
-        /// Go on without proof that the last master is gone. Make sure that it is: two masters lose writes.
-        #[arg(long)]
-        consent: bool,
-        /// Start without any data, where no copy of it is left. Needs --consent.
-        #[arg(long, requires = "consent", conflicts_with = "snapshot")]
-        empty: bool,
-        /// Do not ask.
-        #[arg(long, short)]
-        yes: bool,
-        /// Return as soon as the controller has taken it on.
-        #[arg(long)]
-        no_wait: bool,
-    },
+    /// Shows the plan, and asks. Into a cluster that serves nothing is done without --consent EPOCH, which the plan names. In one that lost its master,
+    /// and where it cannot be proven that the last one writes no more, --consent takes the responsibility for it.
+    Restore(restore::Restore),
     /// Hands the master over to another instance without losing a write: writes are held for some milliseconds.
     Switchover {
         /// Instance that is to lead; the best replica when left out.
@@ -405,9 +391,7 @@ async fn dispatch(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Snapshots { verb } => of_snapshots(context, verb.unwrap_or(SnapshotsVerb::List)).await,
         Verb::Scale { instances, yes } => operations::scale(context, instances, yes).await,
         Verb::Backup { how, no_wait } => operations::backup(context, how, no_wait).await,
-        Verb::Restore { snapshot, consent, empty, yes, no_wait } => {
-            operations::restore(context, operations::Restore { snapshot, consent, empty, yes, no_wait }).await
-        }
+        Verb::Restore(wanted) => restore::run(context, wanted).await,
         Verb::Switchover { to, dry_run, yes } => {
             let ask = |dry_run| Ask::Switchover { owner: owner(), to, dry_run };
             master::change(context, "Switch the master over", ask, dry_run, yes).await

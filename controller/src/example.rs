@@ -175,6 +175,7 @@ fn snapshot(epoch: u64, offset: u64, problem: Option<&str>) -> SnapshotRow {
         created_ms: NOW_MS - 900_000,
         keys: Some(104_211),
         server: "7.0.15".into(),
+        rdb: "REDIS0010".into(),
         instance: 2,
         suspicious: false,
         request_id: None,

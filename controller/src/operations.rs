@@ -8,9 +8,10 @@ use agent::snapshot::{How, SnapshotId};
 
 use crate::decide::{Recorded, View, birth, choose, clock, copies, evidence};
 use crate::model::Spec;
-use crate::view::{Ask, Operation, OperationKind};
+use crate::view::{Ask, Operation, OperationKind, RestorePlan};
 
 mod master;
+mod replace;
 
 /// Most instances one cluster may be asked to have.
 pub const MAX_INSTANCES: u32 = 1000;
@@ -27,6 +28,8 @@ pub enum Judgement {
     Refuse(String),
     /// Only a plan was asked for; nothing changes.
     Plan(String),
+    /// Only a plan was asked for, of a restore into a cluster that serves; nothing changes.
+    Show(Box<RestorePlan>),
     /// A new spec is to be written.
     Spec(Box<Spec>, String),
     /// An operation begins.
@@ -40,8 +43,8 @@ pub fn judge(ask: &Ask, view: View<'_>, id: String) -> Judgement {
         Ask::Backup { owner, how } => backup(owner, *how, view, id),
         Ask::Switchover { owner, to, dry_run } => master::switchover(owner, *to, *dry_run, view, id),
         Ask::Failover { owner, consent_epoch, dry_run } => master::failover(owner, *consent_epoch, *dry_run, view, id),
-        Ask::Restore { owner, snapshot, consent_epoch, empty } => {
-            let wish = Wish { snapshot: snapshot.as_ref(), consent: *consent_epoch, empty: *empty };
+        Ask::Restore { owner, snapshot, consent_epoch, empty, dry_run } => {
+            let wish = Wish { snapshot: snapshot.as_ref(), consent: *consent_epoch, empty: *empty, dry_run: *dry_run };
             restore(owner, wish, view, id)
         }
     }
@@ -122,7 +125,7 @@ fn kind(operation: &Operation) -> &'static str {
         OperationKind::Failover { .. } => "failover",
         OperationKind::Switchover { .. } => "switchover",
         OperationKind::Backup { .. } => "backup",
-        OperationKind::Restore { .. } => "restore",
+        OperationKind::Restore { .. } | OperationKind::Replace { .. } => "restore",
     }
 }
 
@@ -132,18 +135,22 @@ struct Wish<'a> {
     snapshot: Option<&'a SnapshotId>,
     consent: Option<Epoch>,
     empty: bool,
+    dry_run: bool,
 }
 
 fn restore(owner: &str, wish: Wish<'_>, view: View<'_>, id: String) -> Judgement {
-    let Wish { snapshot, consent, empty } = wish;
+    let Wish { snapshot, consent, empty, dry_run } = wish;
     let Some((record, version)) = &view.seen.record else { return bear(owner, wish, view, id) };
     let recorded = Recorded { record, version: *version };
     if let Some(master) = recorded.serving_master(view) {
-        return Judgement::Refuse(format!(
-            "instance {} serves as master of epoch {}: a restore would replace live data. \
-             To look at an old snapshot, restore it into a cluster of another name",
-            master.instance, record.epoch
-        ));
+        return match snapshot.filter(|_| !empty) {
+            Some(snapshot) => replace::judge(replace::Asked { owner, snapshot, consent, dry_run }, view, recorded, master, id),
+            None => Judgement::Refuse(format!(
+                "instance {} serves as master of epoch {}: a restore would replace live data, so it has to name what by: \
+                 aurora-redis restore latest --dry-run",
+                master.instance, record.epoch
+            )),
+        };
     }
     if let Some(id) = snapshot
         && !view.seen.store.snapshots.iter().flatten().any(|row| row.can_be_named() && row.id == *id)
@@ -173,7 +180,8 @@ fn restore(owner: &str, wish: Wish<'_>, view: View<'_>, id: String) -> Judgement
     let kind = OperationKind::Restore { snapshot: snapshot.cloned(), consent_epoch: consent, empty };
     let operation = operation(id, kind, owner, record.epoch, view, RESTORE_WITHIN_MS);
     let evidence = proven.as_ref().map_or_else(|| "your consent".into(), evidence::describe);
-    Judgement::Begin(operation, format!("a new epoch begins on {evidence}; {}", expected(view, recorded, snapshot)))
+    let message = format!("a new epoch begins on {evidence}; {}", expected(view, recorded, snapshot));
+    if dry_run { Judgement::Plan(message) } else { Judgement::Begin(operation, message) }
 }
 
 /// Without a record: a new cluster although a task that runs was never heard. Its consent names epoch 0.
@@ -190,7 +198,8 @@ fn bear(owner: &str, wish: Wish<'_>, view: View<'_>, id: String) -> Judgement {
     }
     let kind = OperationKind::Restore { snapshot: None, consent_epoch: wish.consent, empty: true };
     let operation = operation(id, kind, owner, 0, view, RESTORE_WITHIN_MS);
-    Judgement::Begin(operation, "a new cluster is born without waiting for whoever was not heard".into())
+    let message = "a new cluster is born without waiting for whoever was not heard".to_owned();
+    if wish.dry_run { Judgement::Plan(message) } else { Judgement::Begin(operation, message) }
 }
 
 /// Starting without data is only for a cluster of which nothing is left, and with consent.

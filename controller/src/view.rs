@@ -238,6 +238,9 @@ pub struct SnapshotRow {
     pub keys: Option<u64>,
     /// Server version that wrote it.
     pub server: String,
+    /// Format of the dump, e.g. `REDIS0010`; empty when not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rdb: String,
     /// Instance that wrote it.
     pub instance: u32,
     /// The backup request it answers; absent for a dump that Redis made by itself.
@@ -348,6 +351,16 @@ pub enum OperationKind {
         #[serde(default)]
         how: How,
     },
+    /// A cluster that serves has its data saved, and replaced by what a snapshot holds.
+    Replace {
+        /// Which.
+        snapshot: SnapshotId,
+        /// The instance that fetches and loads it.
+        loader: u32,
+        /// The snapshot of the data that is replaced; absent until it is in the store.
+        #[serde(default)]
+        saved: Option<SnapshotId>,
+    },
     /// Start from the store (or the best local copy) with nobody left, with consent to what cannot be proven.
     Restore {
         /// Named snapshot; absent for the best one.
@@ -383,6 +396,9 @@ pub enum Ask {
         /// Start without any data, where no copy is left; needs consent.
         #[serde(default)]
         empty: bool,
+        /// Only say what would happen.
+        #[serde(default)]
+        dry_run: bool,
     },
     /// Another master, planned: writes are held for a moment and nothing is lost.
     Switchover {
@@ -448,4 +464,32 @@ pub struct Reply {
     pub operation_id: String,
     /// Refusal: why, the evidence and what would be accepted. Otherwise what will happen.
     pub message: String,
+    /// What a restore into a cluster that serves would do; absent for everything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Box<RestorePlan>>,
+}
+
+/// What a restore into a cluster that serves would do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RestorePlan {
+    /// The snapshot.
+    pub snapshot: SnapshotRow,
+    /// Its age, milliseconds.
+    pub age_ms: u64,
+    /// Present epoch: the one to consent to.
+    pub epoch: Epoch,
+    /// The master in office.
+    pub master: u32,
+    /// Keys of the data that would be replaced.
+    pub present_keys: u64,
+    /// The instance that would fetch and load the snapshot; absent when none could.
+    pub loader: Option<u32>,
+    /// The other instances: what they hold is set aside, then they get the restored data.
+    pub others: Vec<u32>,
+    /// What would happen, in order.
+    pub steps: Vec<String>,
+    /// What speaks against it: with any of these it is refused.
+    pub objections: Vec<String>,
+    /// The command that has it done.
+    pub command: String,
 }

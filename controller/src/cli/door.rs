@@ -176,7 +176,7 @@ mod tests {
         tokio::spawn(async move { axum::serve(listener, router(doors)).await });
         tokio::spawn(async move {
             while let Some(asked) = asked.recv().await {
-                let _ = asked.reply.send(Reply { accepted: true, operation_id: "7".into(), message: "begun".into() });
+                let _ = asked.reply.send(Reply { accepted: true, operation_id: "7".into(), message: "begun".into(), plan: None });
             }
             drop(publish);
         });

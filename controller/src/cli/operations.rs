@@ -1,18 +1,17 @@
-//! `scale`, `backup`, `restore`: show what will happen, ask, hand it to the controller, and wait for what comes of it.
+//! `scale`, `backup`: show what will happen, ask, hand it to the controller, and wait for what comes of it.
 
 use std::time::Duration;
 
-use agent::api::Epoch;
-use agent::snapshot::{How, SnapshotId};
+use agent::snapshot::How;
 
 use super::ask::confirm;
 use super::door::{Door, look_until};
 use super::progress::ProgressLine;
 use super::show::kind;
-use super::table::{bytes, clean, date, time};
+use super::table::clean;
 use super::{Context, Failure, Output, owner, say};
 use crate::http::ClusterAnswer;
-use crate::view::{Ask, ClusterView, Operation, Reply, SnapshotRow};
+use crate::view::{Ask, ClusterView, Operation, Reply};
 
 /// Time between two looks at an operation.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -52,61 +51,6 @@ pub(super) async fn backup(context: &Context, how: Option<How>, no_wait: bool) -
     let door = Door::find(context).await?;
     let reply = accepted(door.ask(&Ask::Backup { owner: owner(), how }).await?)?;
     finish(context, &reply, no_wait).await
-}
-
-/// Arguments of `restore`.
-pub(super) struct Restore {
-    pub snapshot: Option<SnapshotId>,
-    pub consent: bool,
-    pub empty: bool,
-    pub yes: bool,
-    pub no_wait: bool,
-}
-
-pub(super) async fn restore(context: &Context, wanted: Restore) -> Result<(), Failure> {
-    let door = Door::find(context).await?;
-    let (answer, snapshots): (ClusterAnswer, Vec<SnapshotRow>) = tokio::try_join!(door.get("cluster"), door.get("snapshots"))?;
-    let source = match &wanted.snapshot {
-        Some(id) => Some(
-            snapshots.iter().find(|s| s.id == *id).ok_or_else(|| Failure::Failed(format!("the store holds no snapshot {id}")))?,
-        ),
-        None => snapshots.iter().find(|s| s.good),
-    };
-    eprintln!("{}", restore_plan(&answer, source, wanted.consent));
-    confirm(&format!("Restore {}?", context.place.cluster), wanted.yes)?;
-    let consent_epoch: Option<Epoch> = wanted.consent.then_some(answer.cluster.epoch);
-    let ask = Ask::Restore { owner: owner(), snapshot: wanted.snapshot, consent_epoch, empty: wanted.empty };
-    let reply = accepted(door.ask(&ask).await?)?;
-    finish(context, &reply, wanted.no_wait).await
-}
-
-/// Evidence, source, expected loss, and what consent would mean.
-fn restore_plan(answer: &ClusterAnswer, source: Option<&SnapshotRow>, consent: bool) -> String {
-    let cluster = &answer.cluster;
-    let mut text = format!("{}, epoch {}: {}\n", cluster.cluster, cluster.epoch, clean(&cluster.summary));
-    for condition in cluster.conditions.iter().filter(|condition| !cluster.summary.contains(&condition.message)) {
-        text += &format!("  known:   {}: {}\n", clean(&condition.reason), clean(&condition.message));
-    }
-    match source {
-        Some(snapshot) => {
-            let age = time(answer.now_ms.saturating_sub(snapshot.created_ms));
-            let keys = snapshot.keys.map_or(String::new(), |keys| format!(", {keys} keys"));
-            text +=
-                &format!("  source:  {} of {}, {}{keys}\n", snapshot.id, date(snapshot.created_ms), bytes(Some(snapshot.bytes)));
-            text += &format!("  loss:    writes of the last {age}, unless a newer copy is found in a sandbox\n");
-            if let Some(problem) = snapshot.problem.as_ref().filter(|_| snapshot.suspicious) {
-                text += &format!("  problem: {}; it is restored because it was named\n", clean(problem));
-            } else if let Some(problem) = &snapshot.problem {
-                text += &format!("  problem: this snapshot is not usable: {}\n", clean(problem));
-            }
-        }
-        None => text += "  source:  the store holds no usable snapshot; the best copy left in a sandbox, if there is one\n",
-    }
-    text + if consent {
-        "  consent: given. If the last master still runs somewhere, its clients' writes are lost. Make sure that it does not."
-    } else {
-        "  consent: not given. It is refused if nothing proves that the last master writes no more; then repeat with --consent."
-    }
 }
 
 /// A refusal is a failure, with the controller's reason.
@@ -178,20 +122,8 @@ mod tests {
     }
 
     #[test]
-    fn the_plan_of_a_restore_shows_evidence_loss_and_consent() {
-        let published = example::published();
-        let answer = ClusterAnswer { cluster: published.cluster, operation: None, last_success_ms: 0, now_ms: 1_795_496_400_000 };
-        let plan = restore_plan(&answer, published.snapshots.first(), false);
-        for part in ["known:   agent-silent", "source:  0000000007-", "writes of the last 15 min", "repeat with --consent"] {
-            assert!(plan.contains(part), "{part} in {plan}");
-        }
-        assert!(restore_plan(&answer, None, true).contains("holds no usable snapshot"));
-        assert!(restore_plan(&answer, published.snapshots.get(1), true).contains("not usable: piece 3"));
-    }
-
-    #[test]
     fn a_refusal_is_a_failure_with_its_reason() {
-        let refused = Reply { accepted: false, operation_id: String::new(), message: "no proof".into() };
+        let refused = Reply { accepted: false, operation_id: String::new(), message: "no proof".into(), plan: None };
         assert!(matches!(accepted(refused), Err(Failure::Failed(message)) if message == "refused: no proof"));
     }
 }

@@ -114,7 +114,7 @@ pub(super) fn kind(kind: &crate::view::OperationKind) -> &'static str {
         Failover { .. } => "failover",
         Switchover { .. } => "switchover",
         Backup { .. } => "backup",
-        Restore { .. } => "restore",
+        Restore { .. } | Replace { .. } => "restore",
     }
 }
 

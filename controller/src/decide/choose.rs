@@ -8,7 +8,7 @@ use agent::api::{Order, Position, Source, State};
 use agent::record::{History, Member, Peer, Phase, Record};
 use agent::snapshot::SnapshotId;
 
-use super::{Recorded, View, copies, depose, evidence, loss, quorum, room, snapshots, switchover};
+use super::{Recorded, View, copies, depose, evidence, loss, quorum, replace, room, snapshots, switchover};
 use crate::model::{Action, AgentView, Copy, HistoryChange, Holder, Plan, Reason};
 use crate::view::{HistoryEntry, MasterView, Operation, OperationKind, Step};
 
@@ -24,10 +24,11 @@ pub fn choose(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
         gather_evidence(view, record, plan);
         return;
     };
-    if bring_up_target(view, record, plan) || cut_survivors(view, record, plan) {
+    if bring_up_target(view, record, plan) || cut_survivors(view, record, plan) || replace::hold_back(view, record, plan) {
         return;
     }
-    let wanted = wanted_snapshot(view);
+    let replacing = replace::wish(view.seen, record.record);
+    let wanted = replacing.map(|wish| wish.snapshot).or_else(|| wanted_snapshot(view));
     let mut ranked = copies::ranked(view, record);
     if let Some(id) = wanted {
         ranked
@@ -46,7 +47,10 @@ pub fn choose(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
             let because = evidence::describe(&evidence);
             plan.act(record.commit(Record { evidence: Some(evidence), ..record.record.clone() }), because);
         }
-        best => start_from(view, record, best, plan),
+        best => match replacing {
+            Some(wish) => replace::start(view, record, wish, plan),
+            None => start_from(view, record, best, plan),
+        },
     }
 }
 
@@ -182,10 +186,14 @@ fn started_from(view: View<'_>, record: Recorded<'_>, copy: &Copy, id: &Snapshot
 
 /// Names the winner, if enough members answered to be sure of every confirmed write, and what is lost is not too much.
 fn name_winner(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: &[Copy], plan: &mut Plan) {
-    let refusal = quorum::missing(view, record)
-        .or_else(|| cannot_lead(view, record, winner, ranked))
-        .or_else(|| loss::too_much_lost(view, record, winner))
-        .or_else(|| more_in_an_ending_one(view, record, winner));
+    let replacing = replace::wish(view.seen, record.record);
+    // What a restore replaces is saved: nothing of it is missed.
+    let missed = || {
+        quorum::missing(view, record)
+            .or_else(|| loss::too_much_lost(view, record, winner))
+            .or_else(|| more_in_an_ending_one(view, record, winner))
+    };
+    let refusal = cannot_lead(view, record, winner, ranked).or_else(|| missed().filter(|_| replacing.is_none()));
     if let Some((reason, message)) = refusal {
         plan.wait(reason, message);
         return;
@@ -205,6 +213,11 @@ fn name_winner(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: &[
         known_replicas,
         histories: forked(view, record, winner),
         ..record.record.clone()
+    };
+    let state = record.agents(view).map(|(_, s)| s).find(|s| s.task_id == winner.task_id);
+    let next = match (replacing, state) {
+        (Some(wish), Some(state)) => replace::named(next, wish, state),
+        _ => next,
     };
     plan.act(
         Action::CommitRecord {
@@ -425,7 +438,7 @@ fn start_empty(view: View<'_>, record: Recorded<'_>, idle: &[(&AgentView, &State
 }
 
 /// An instance that is starting from a source chosen before, in words with its progress.
-fn starting(view: View<'_>, record: Recorded<'_>) -> Option<String> {
+pub fn starting(view: View<'_>, record: Recorded<'_>) -> Option<String> {
     record.agents(view).map(|(_, s)| s).filter(|s| s.epoch == record.record.epoch).find_map(|s| {
         let loading = s.redis.as_ref().is_some_and(|r| copies::is_started_for(s, record.record) && (r.loading || !r.answering));
         match &s.activity {

@@ -86,8 +86,22 @@ pub fn is_started_for(state: &State, record: &Record) -> bool {
     })
 }
 
-/// Where a server's data stands in the lineage: (epoch of its history, offset in it); absent for a foreign history.
+/// Where a server's data stands in the lineage: (epoch of its history, offset in it); absent for a foreign history, and for what was replaced by a
+/// snapshot, unless it was started from it on purpose.
 pub fn place(state: &State, record: &Record) -> Option<(u64, u64)> {
+    let redis = state.redis.as_ref()?;
+    let (replid, offset) = match (&redis.replid2, redis.replid2_end) {
+        (Some(replid2), Some(end)) if record.history_at(&redis.replid, redis.offset).is_none() => {
+            (replid2, end.saturating_sub(1))
+        }
+        _ => (&redis.replid, redis.offset),
+    };
+    let place = placed(state, record)?;
+    let replaced = record.is_replaced(Some((replid, offset)), place.0) && !is_started_for(state, record);
+    (!replaced).then_some(place)
+}
+
+fn placed(state: &State, record: &Record) -> Option<(u64, u64)> {
     let redis = state.redis.as_ref()?;
     if let Some(at) = record.history_at(&redis.replid, redis.offset) {
         return Some((record.histories[at].epoch, redis.offset));
@@ -127,6 +141,9 @@ fn local(view: View<'_>, record: Recorded<'_>) -> Vec<Copy> {
                 return None;
             }
             let (epoch, offset) = origin(dump.position.as_ref(), dump.epoch, record.record);
+            if is_replaced(dump.position.as_ref(), epoch, record.record) {
+                return None;
+            }
             let holder = Holder::Local { agent: agent.address.clone(), instance: state.instance, sha256: dump.sha256.clone() };
             Some(Copy { holder, epoch, offset, created_ms: dump.created_s * 1000 })
         })
@@ -137,19 +154,29 @@ fn local(view: View<'_>, record: Recorded<'_>) -> Vec<Copy> {
 fn stored(seen: &Observed, record: &Record) -> Vec<Copy> {
     let named = seen.operation.as_ref().filter(|o| o.outcome.is_none()).and_then(|o| match &o.kind {
         OperationKind::Restore { snapshot, .. } => snapshot.as_ref(),
+        OperationKind::Replace { snapshot, .. } => Some(snapshot),
         _ => None,
     });
+    let base = record.restored.as_ref();
     seen.store
         .snapshots
         .iter()
         .flatten()
         .filter(|row| row.good || (row.suspicious && named == Some(&row.id)))
         .filter(|row| !seen.unusable.contains(&format!("snapshot:{}", row.id)))
-        .map(|row| {
+        .filter_map(|row| {
             let (epoch, offset) = origin(row.position.as_ref(), row.epoch, record);
-            Copy { holder: Holder::Snapshot { id: row.id.clone() }, epoch, offset, created_ms: row.created_ms }
+            // What the present data began with stands at its beginning.
+            let begun = base.filter(|restored| restored.snapshot == row.id).map(|restored| (restored.epoch, 0));
+            let replaced = is_replaced(row.position.as_ref(), epoch, record) && named != Some(&row.id);
+            let (epoch, offset) = begun.or((!replaced).then_some((epoch, offset)))?;
+            Some(Copy { holder: Holder::Snapshot { id: row.id.clone() }, epoch, offset, created_ms: row.created_ms })
         })
         .collect()
+}
+
+fn is_replaced(position: Option<&Position>, epoch: u64, record: &Record) -> bool {
+    record.is_replaced(position.map(|p| (p.replid.as_str(), p.offset)), epoch)
 }
 
 /// The lineage's word on a history, else what the copy says of itself.

@@ -31,6 +31,7 @@ pub mod loss;
 pub mod members;
 pub mod promote;
 pub mod quorum;
+pub mod replace;
 pub mod replicas;
 pub mod room;
 pub mod snapshots;
@@ -79,7 +80,10 @@ fn serve(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
     match record.serving_master(view) {
         Some(master) => {
             plan.summary = format!("instance {} is master of epoch {}", master.instance, record.record.epoch);
-            if !members::add(view, record, plan) && !switchover::advance(view, record, master, plan) {
+            if !members::add(view, record, plan)
+                && !switchover::advance(view, record, master, plan)
+                && !replace::advance(view, record, master, plan)
+            {
                 replicas::follow(view, record, master, plan);
                 replicas::configure(view, record, master, plan);
                 members::remove(view, record, master, plan);

@@ -3,7 +3,7 @@
 use agent::api::{Order, State};
 use agent::record::{History, Phase, Record};
 
-use super::{Recorded, View, choose, depose, evidence};
+use super::{Recorded, View, choose, depose, evidence, replace};
 use crate::model::{Action, HistoryChange, Plan, Reason};
 use crate::view::{Operation, Step};
 
@@ -75,6 +75,7 @@ fn settle(view: View<'_>, record: Recorded<'_>, state: &State, plan: &mut Plan) 
     let begun_ms = running.map(|o| o.steps.first().map_or(o.started_ms, |step| step.at_ms));
     let pause_ms = begun_ms.map(|begun| view.seen.wall_ms.saturating_sub(begun));
     let done = format!("done: instance {} is master of epoch {}", state.instance, record.record.epoch);
+    let done = replace::outcome(view.seen, record.record, done);
     let steps = running.map_or_else(Vec::new, |o| o.steps.clone());
     let steps: Vec<Step> = steps.into_iter().chain([Step { name: "stable".into(), at_ms: view.seen.wall_ms }]).collect();
     let operation = running

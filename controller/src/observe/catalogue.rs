@@ -66,6 +66,14 @@ fn catalogue(entries: &[Entry], record: Option<&agent::zk::Node>, guard: Guard) 
     let suspicious = guard.suspicious(&snapshot::rank(own, epoch_of), |id| marks(id).accepted.is_some());
     let ranked = snapshot::rank(usable, epoch_of).into_iter();
     let mut rows: Vec<SnapshotRow> = ranked.map(|(id, m)| whole(id, m, marks(id), suspicious.get(id))).collect();
+    // What was replaced by a restore comes after what the present data began with.
+    let replaced = |row: &SnapshotRow| {
+        let position = row.position.as_ref().map(|p| (p.replid.as_str(), p.offset));
+        let epoch = position.and_then(|(replid, _)| epoch_of(replid)).unwrap_or(row.epoch);
+        let began = |r: &agent::record::Record| r.restored.as_ref().is_some_and(|restored| restored.snapshot == row.id);
+        record.as_ref().is_some_and(|r| !began(r) && r.is_replaced(position, epoch))
+    };
+    rows.sort_by_cached_key(replaced);
     rows.extend(entries.iter().filter_map(|entry| bad(entry, cluster_id)));
     StoreView { configured: true, snapshots: Some(rows), cluster_id: owner }
 }
@@ -83,6 +91,7 @@ fn whole(id: &SnapshotId, manifest: &snapshot::Manifest, marks: Marks, suspiciou
         created_ms: manifest.created_ms,
         keys: manifest.total_keys(),
         server: manifest.server_version.clone(),
+        rdb: manifest.rdb.to_string(),
         instance: manifest.instance,
         request_id: manifest.request_id.clone(),
         pin: marks.pin,
@@ -106,6 +115,7 @@ fn bad(entry: &Entry, cluster_id: Option<&str>) -> Option<SnapshotRow> {
         created_ms: id.created_s() * 1000,
         keys: None,
         server: String::new(),
+        rdb: String::new(),
         instance: 0,
         request_id: None,
         pin: entry.marks.pin.clone(),

@@ -265,6 +265,7 @@ impl World {
             created_ms: self.now / 1000,
             keys: None,
             server: "7.0.15".into(),
+            rdb: "REDIS0010".into(),
             instance: self.agents[a].instance,
             suspicious: false,
             request_id: None,

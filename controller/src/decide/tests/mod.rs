@@ -105,6 +105,7 @@ fn row(id: &str, epoch: u64, position: Option<(&str, u64)>) -> SnapshotRow {
         created_ms: 1,
         keys: None,
         server: "7.0.15".into(),
+        rdb: "REDIS0010".into(),
         instance: 1,
         suspicious: false,
         request_id: None,
