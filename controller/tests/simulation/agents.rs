@@ -82,6 +82,8 @@ pub(super) struct Agent {
     pub job: Option<Job>,
     pub tags: BTreeMap<u64, Tag>,
     pub restoring: Option<String>,
+    /// What came of the last order to fetch a snapshot ahead.
+    pub prepared: Option<agent::api::Prepared>,
     pub uploads: Uploads,
     pub failed_source: Option<FailedSource>,
     pub stopping: Option<u64>,
@@ -127,6 +129,7 @@ impl World {
             job: None,
             tags: BTreeMap::new(),
             restoring: None,
+            prepared: None,
             uploads: Uploads::default(),
             failed_source: None,
             stopping: None,
@@ -166,6 +169,7 @@ impl World {
         x.incarnation += 1;
         (x.seen, x.zxid, x.connected, x.job, x.office, x.due_at) = (None, 0, true, None, None, None);
         (x.admission, x.restoring, x.failed_source, x.stopping) = (None, None, None, None);
+        x.prepared = None;
         x.pending.clear();
         x.jobs.clear();
         x.tags.clear();
@@ -269,6 +273,7 @@ impl World {
             uploads: x.uploads.clone(),
             settings: x.duty.settings.clone(),
             failed_source: x.failed_source.clone(),
+            prepared: x.prepared.clone(),
             stopping: x.stopping.is_some(),
             ..State::default()
         }

@@ -59,6 +59,7 @@ fn run(seed: u64, mutation: Option<Mutation>) -> Option<String> {
     if !world.consented && world.setup.single {
         end_with_everything(&mut world);
     }
+    restore(&mut world);
     hand_over(&mut world);
     lose_zookeeper(&mut world);
     world.checks.broken
@@ -90,6 +91,35 @@ fn end_with_everything(world: &mut World) {
     let held = world.agents.iter().filter_map(|x| x.server.as_ref()).find(|s| s.takes_writes(world.now)).map(|s| s.head);
     let missing = world.checks.confirmed.iter().any(|c| held.is_some_and(|held| !world.tree.holds(held, *c)));
     world.checks.fail_unless(!missing, || "a confirmed write is gone in the end".into());
+}
+
+/// A snapshot is restored into the cluster that serves, while things go wrong: either everything is replaced by it, or nothing is.
+fn restore(world: &mut World) {
+    let mut dice = Dice(world.setup.lease_ms ^ world.now);
+    let stored: Vec<_> = world.store.iter().map(|s| s.row.id.clone()).collect();
+    let Some(snapshot) = dice.pick(&stored).filter(|_| world.checks.broken.is_none() && dice.one_in(2)) else { return };
+    for _ in 0..3 {
+        let Some((record, _)) = world.zk.nodes.record.clone() else { return };
+        if let Some(c) = world.zk.nodes.leader {
+            world.controllers[c].asked = Some(Ask::Restore {
+                owner: "proof".into(),
+                snapshot: Some(snapshot.clone()),
+                consent_epoch: Some(record.epoch),
+                empty: false,
+                dry_run: false,
+            });
+        }
+        world.faults_on = dice.one_in(2);
+        world.at(world.now + dice.between(100_000, 2_000_000), What::Fault);
+        world.run_until(world.now + dice.between(1, 8) * SECOND);
+        world.heal_all();
+        settle(world, 150, "after a restore");
+        world.run_until(world.now + 5 * SECOND);
+        settle(world, 60, "after Aurora ended what it had given up, and a restore");
+        if world.checks.broken.is_some() || world.checks.restores > 0 {
+            return;
+        }
+    }
 }
 
 /// Without faults a planned change is carried out, and loses nothing.

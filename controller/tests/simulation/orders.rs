@@ -170,6 +170,11 @@ impl World {
         match &command.order {
             Order::Start { source } => self.start(a, id, command.stamp.epoch, source),
             Order::Restore { snapshot } => self.restore(a, command.stamp.epoch, &snapshot.to_string()),
+            Order::Prepare { request_id, snapshot } => {
+                let (late, incarnation) = (self.dice.between(50_000, 500_000), self.agents[a].incarnation);
+                self.at(self.now + late, What::Prepared(a, incarnation, request_id.clone(), snapshot.clone()));
+                self.end_job(a, Outcome::Done);
+            }
             Order::Promote { asks } => self.promote(a, id, command.stamp.epoch, asks.clone()),
             Order::Follow { master, fork } => self.follow(a, id, command, master, fork.as_ref()),
             Order::Fence => self.fence(a, id, command.stamp.epoch),
@@ -491,6 +496,13 @@ impl World {
             true => self.end_job(a, Outcome::Done),
             false => self.wait_for(a, id, 10_000),
         }
+    }
+
+    /// The snapshot has been fetched ahead; now and then it turns out to be of no use here.
+    pub fn prepared(&mut self, a: A, request_id: String, snapshot: agent::snapshot::SnapshotId) {
+        let problem = self.dice.one_in(10).then(|| "too little memory".to_owned());
+        self.agents[a].prepared = Some(agent::api::Prepared { request_id, snapshot, problem });
+        self.touch(a);
     }
 
     /// The dump is in the store.

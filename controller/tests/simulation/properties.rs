@@ -24,6 +24,10 @@ pub(super) struct Checks {
     /// A winner was deposed before it served: it is not asked again for some minutes.
     pub failed_winners: bool,
     phase: Phase,
+    /// The data was replaced: what it began with, and what was replaced by it.
+    pub replaced: Option<(Head, Head)>,
+    /// How often.
+    pub restores: u64,
 }
 
 impl Checks {
@@ -76,6 +80,7 @@ impl World {
 
     /// Nothing confirmed is missing; after a planned change nothing at all.
     fn new_writer(&mut self, a: A, head: Head, before: Option<(A, u64)>) {
+        self.replaced_stays_replaced(a, head);
         let given_up = self.consented;
         if self.setup.single && !given_up {
             let missing = self.checks.confirmed.iter().find(|c| !self.tree.holds(head, **c)).map(|c| self.tree.depth(*c));
@@ -94,6 +99,36 @@ impl World {
             let kept = self.tree.holds(head, old_head);
             self.checks.fail_unless(kept, || format!("a planned change from agent {old} to {a} lost writes"));
         }
+    }
+
+    /// A restore is past its point of no return: whatever was confirmed lies in what was saved before, and the data begins anew.
+    pub fn restored(&mut self, restored: &agent::record::Restored) {
+        let saved = match self.zk.nodes.operation.as_deref().map(|o| &o.kind) {
+            Some(OperationKind::Replace { saved: Some(saved), .. }) => saved.clone(),
+            other => return self.checks.fail_unless(false, || format!("the data is replaced within {other:?}")),
+        };
+        let head = |id: &agent::snapshot::SnapshotId| self.store.iter().find(|s| s.row.id == *id).map(|s| s.dump.head);
+        let (Some(base), Some(saved)) = (head(&restored.snapshot), head(&saved)) else {
+            return self.checks.fail_unless(false, || "what was restored or saved is not in the store".into());
+        };
+        let missing = self.checks.confirmed.iter().find(|c| !self.tree.holds(saved, **c)).map(|c| self.tree.depth(*c));
+        let at = self.tree.depth(saved);
+        if self.setup.single && !self.consented {
+            self.checks.fail_unless(missing.is_none(), || format!("what was saved ends at {at}, without the confirmed {missing:?}"));
+        }
+        self.checks.confirmed.retain(|c| self.tree.holds(base, *c));
+        self.checks.replaced = Some((base, saved));
+        self.checks.restores += 1;
+    }
+
+    /// Whoever leads after a restore holds what was restored, and nothing that it replaced.
+    fn replaced_stays_replaced(&mut self, a: A, head: Head) {
+        let Some((base, saved)) = self.checks.replaced.filter(|_| !self.consented && !self.zk.emptied) else { return };
+        let tree = &self.tree;
+        let next = |head: Head| (tree.depth(head) > tree.depth(base)).then(|| tree.ancestor(head, tree.depth(base) + 1));
+        let old = next(saved).is_some_and(|replaced| next(head) == Some(replaced));
+        let (kept, at) = (tree.holds(head, base), tree.depth(head));
+        self.checks.fail_unless(kept && !old, || format!("agent {a} leads at {at} with data that a restore had replaced"));
     }
 
     /// Enough replicas have acknowledged everything up to a place.

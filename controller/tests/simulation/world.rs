@@ -71,6 +71,7 @@ pub(super) enum What {
     NextJob(A, u32),
     Restored(A, u32, String, u64),
     BackedUp(A, u32, String),
+    Prepared(A, u32, String, agent::snapshot::SnapshotId),
     Noticed(A, u32, String),
     Die(A, Run),
     Sync(A, Run),
@@ -355,6 +356,7 @@ impl World {
             What::NextJob(a, i) if self.runs(a, i) => self.take_next_job(a),
             What::Restored(a, i, id, epoch) if self.runs(a, i) => self.restored(a, &id, epoch),
             What::BackedUp(a, i, request) if self.runs(a, i) => self.backed_up(a, request),
+            What::Prepared(a, i, request, snapshot) if self.runs(a, i) => self.prepared(a, request, snapshot),
             What::Noticed(a, i, run_id) if self.runs(a, i) => self.noticed(a, run_id),
             What::Noticed(a, _, run_id) => self.agents[a].server_note = Some(run_id),
             _ => (),
@@ -375,6 +377,7 @@ impl World {
             | What::NextJob(a, _)
             | What::Restored(a, ..)
             | What::BackedUp(a, ..)
+            | What::Prepared(a, ..)
             | What::Noticed(a, ..)
             | What::Notice(Client::Agent(a, _)) => self.agents[*a].frozen_until,
             What::Exec(a, run, ..) => self.agents[*a].server.as_ref().filter(|s| s.run == *run)?.hung_until,

@@ -190,7 +190,11 @@ impl World {
                         record.known_replicas.iter().map(|m| (&m.run_id, m.removing)).collect::<Vec<_>>()
                     ) + &record.histories.iter().map(|h| format!(" {}:{}-{:?}", h.epoch, h.replid, h.to)).collect::<String>()
                 });
+                let before = self.zk.nodes.record.as_ref().and_then(|(r, _)| r.restored.clone());
                 self.zk.nodes.record = Some((Rc::new(record.clone()), version + 1));
+                if let Some(restored) = record.restored.as_ref().filter(|restored| before.as_ref() != Some(*restored)) {
+                    self.restored(restored);
+                }
                 if let Some(operation) = operation {
                     self.zk.nodes.operation = Some(Rc::new((**operation).clone()));
                     self.zk.nodes.operation_version += 1;

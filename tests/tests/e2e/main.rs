@@ -7,6 +7,7 @@ mod fetched;
 mod hosts;
 mod life;
 mod parts;
+mod restore;
 mod snapshots;
 mod switchover;
 mod versions;

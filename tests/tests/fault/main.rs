@@ -24,6 +24,7 @@ mod one_way_loss;
 mod quorum_lost;
 mod replica_killed;
 mod restarted_empty;
+mod restore_broken;
 mod scheduler_down;
 mod server_frozen;
 mod server_killed;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use agent::api::*;
 use agent::record::*;
+use agent::snapshot::SnapshotId;
 
 use super::*;
 use crate::check::violations;
@@ -21,6 +22,7 @@ mod instances;
 mod lease;
 mod lineage;
 mod members;
+mod replace;
 mod replicas;
 mod returns;
 mod room;
