@@ -103,7 +103,6 @@ fn history(to: MasterView) -> Vec<HistoryEntry> {
         to,
         position: Some(Position { replid: HISTORY.into(), offset: 8_301_112 }),
         snapshot: None,
-        restored: None,
         evidence: "its own agent says that the server is dead: signal 9".into(),
         candidates: vec!["instance 1: offset 8301112, chosen".into(), "instance 2: offset 8301040, behind".into()],
         cause: "server run 4f1c22ab is dead (signal 9)".into(),

@@ -33,6 +33,8 @@ pub fn choose(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
     if let Some(id) = wanted {
         ranked
             .retain(|c| matches!(&c.holder, Holder::Snapshot { id: found } if found == id) || started_from(view, record, c, id));
+        // What has loaded it need not load it again.
+        ranked.sort_by_key(|c| !matches!(c.holder, Holder::Live { .. }));
     }
     if quorum::has_consent(view, record) {
         give_up_barred(view, record, &mut ranked);

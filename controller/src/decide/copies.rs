@@ -97,6 +97,14 @@ pub fn place(state: &State, record: &Record) -> Option<(u64, u64)> {
         _ => (&redis.replid, redis.offset),
     };
     let place = placed(state, record)?;
+    // Started again from what the present data began with.
+    let begun = record
+        .restored
+        .as_ref()
+        .filter(|restored| redis.source == format!("snapshot:{}", restored.snapshot) && redis.started_epoch >= restored.epoch);
+    if let Some(restored) = begun.filter(|restored| place.0 < restored.epoch) {
+        return Some((restored.epoch, 0));
+    }
     let replaced = record.is_replaced(Some((replid, offset)), place.0) && !is_started_for(state, record);
     (!replaced).then_some(place)
 }

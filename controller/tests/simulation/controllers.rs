@@ -375,7 +375,7 @@ impl World {
         if stuck(Reason::NoSource) && idle {
             self.consented = true;
             self.controllers[c].asked =
-                Some(Ask::Restore { owner, snapshot: None, consent_epoch: Some(record.epoch), empty: true });
+                Some(Ask::Restore { owner, snapshot: None, consent_epoch: Some(record.epoch), empty: true, dry_run: false });
         } else if (stuck(Reason::NoQuorum) || stuck(Reason::NoEvidence)) && !old_writes {
             self.consented = true;
             self.consents += 1;

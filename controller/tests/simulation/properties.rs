@@ -114,7 +114,8 @@ impl World {
         let missing = self.checks.confirmed.iter().find(|c| !self.tree.holds(saved, **c)).map(|c| self.tree.depth(*c));
         let at = self.tree.depth(saved);
         if self.setup.single && !self.consented {
-            self.checks.fail_unless(missing.is_none(), || format!("what was saved ends at {at}, without the confirmed {missing:?}"));
+            self.checks
+                .fail_unless(missing.is_none(), || format!("what was saved ends at {at}, without the confirmed {missing:?}"));
         }
         self.checks.confirmed.retain(|c| self.tree.holds(base, *c));
         self.checks.replaced = Some((base, saved));

@@ -266,7 +266,7 @@ impl World {
             created_ms: self.now / 1000,
             keys: None,
             server: "7.0.15".into(),
-            rdb: "REDIS0010".into(),
+            rdb: String::new(),
             instance: self.agents[a].instance,
             suspicious: false,
             request_id: None,

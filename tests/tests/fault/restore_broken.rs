@@ -7,8 +7,8 @@ use agent::snapshot::SnapshotId;
 use anyhow::{Context, Result, ensure};
 use controller::http::ClusterAnswer;
 use controller::view::Operation;
-use tests::harness::cluster::{CLUSTER, Cluster, LIMIT, Options};
 use rustix::process::Signal;
+use tests::harness::cluster::{CLUSTER, Cluster, LIMIT, Options};
 use tests::harness::{Bench, process, wait};
 
 /// A cluster whose key `k` is `old` in the only snapshot, and `new` at present.

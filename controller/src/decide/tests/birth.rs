@@ -100,7 +100,7 @@ fn a_new_cluster_does_not_wait_for_an_instance_that_does_not_run_or_fell_silent_
 
 #[test]
 fn consent_bears_a_new_cluster_without_whoever_was_never_heard() {
-    let ask = |consent_epoch, empty| Ask::Restore { owner: "me".into(), snapshot: None, consent_epoch, empty };
+    let ask = |consent_epoch, empty| Ask::Restore { owner: "me".into(), snapshot: None, consent_epoch, empty, dry_run: false };
     let judged = |case: &Case, ask: &Ask| {
         let view = View { spec: &case.spec, policy: &Policy::default(), timing: &Timing::default(), seen: &case.seen, now: NOW };
         judge(ask, view, "o".into())

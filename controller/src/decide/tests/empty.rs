@@ -11,7 +11,7 @@ fn lost() -> Case {
 
 /// Why the start is refused; none when it begins.
 fn refusal(case: &Case) -> Option<String> {
-    let ask = Ask::Restore { owner: "me".into(), snapshot: None, consent_epoch: Some(5), empty: true };
+    let ask = Ask::Restore { owner: "me".into(), snapshot: None, consent_epoch: Some(5), empty: true, dry_run: false };
     let view = View { spec: &case.spec, policy: &Policy::default(), timing: &Timing::default(), seen: &case.seen, now: NOW };
     match judge(&ask, view, "o".into()) {
         Judgement::Begin(..) => None,

@@ -30,7 +30,9 @@ fn running(saved: bool) -> Operation {
 
 /// A cluster of three in order, and a snapshot at offset 40 of its history, which is at 100.
 fn stored() -> Case {
-    Case::stable().seen(|s| {
+    let case = Case::stable().record(|r| r.snapshot = Some(id(OLDER)));
+    let version = |s: &mut State| s.redis.as_mut().unwrap().version = "7.0.15".into();
+    (0..3).fold(case, |case, i| case.state(i, version)).seen(|s| {
         let mut rows = vec![row(OLDER, 4, Some((OLD, 40))), row(NEXT, 3, None)];
         rows[1].created_ms = 0;
         s.store.snapshots = Some(rows);
@@ -210,6 +212,18 @@ fn nothing_that_was_replaced_leads_again_although_its_offset_is_higher() {
     for settled in [false, true] {
         assert_eq!(orders(&bereaved(settled).plan()), [(2, Order::Restore { snapshot: id(OLDER) })], "settled: {settled}");
     }
+    let again = bereaved(true).state(2, |s| {
+        let redis = Redis {
+            replid: "cccc".into(),
+            offset: 40,
+            replid2: Some(OLD.into()),
+            replid2_end: Some(41),
+            ..state(2, 0).redis.unwrap()
+        };
+        s.redis = Some(Redis { run_id: "run-2c".into(), source: format!("snapshot:{OLDER}"), started_epoch: 6, ..redis });
+        (s.assigned_epoch, s.fenced_epoch) = (0, None);
+    });
+    assert_eq!(committed(&again.plan()).master.as_ref().map(|m| m.run_id.as_str()), Some("run-2c"), "it is not loaded for ever");
     let dump = |replid: &str, offset| LocalDump {
         sha256: "5ha".into(),
         bytes: 1,
@@ -325,8 +339,7 @@ fn everything_against_it_is_told_up_front() {
     assert_eq!((fine.loader, fine.others, fine.objections.len()), (Some(2), vec![0, 1], 0));
     let format = |rdb: &str| {
         let rdb = rdb.to_owned();
-        let case = stored().seen(|s| s.store.snapshots.as_mut().unwrap()[0].rdb = rdb);
-        (0..3).fold(case, |case, i| case.state(i, |s| s.redis.as_mut().unwrap().version = "7.0.15".into()))
+        stored().seen(|s| s.store.snapshots.as_mut().unwrap()[0].rdb = rdb)
     };
     assert_eq!(shown(format("REDIS0010")).loader, Some(2));
     let newer = shown(format("REDIS0012"));

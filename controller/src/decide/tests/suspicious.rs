@@ -39,7 +39,13 @@ fn a_suspicious_one_alone_is_not_started_from_and_named_as_a_way_out() {
 #[test]
 fn somebody_may_name_it() {
     let case = lost(vec![emptied(), row(SNAPSHOT, 4, Some((OLD, 50)))]);
-    let wish = Ask::Restore { owner: "me".into(), snapshot: Some(EMPTIED.parse().unwrap()), consent_epoch: None, empty: false };
+    let wish = Ask::Restore {
+        owner: "me".into(),
+        snapshot: Some(EMPTIED.parse().unwrap()),
+        consent_epoch: None,
+        empty: false,
+        dry_run: false,
+    };
     let view = View { spec: &case.spec, policy: &Policy::default(), timing: &Timing::default(), seen: &case.seen, now: NOW };
     let Judgement::Begin(operation, _) = judge(&wish, view, "id".into()) else { panic!("refused") };
     let plan = case.seen(|s| s.operation = Some(*operation)).plan();
