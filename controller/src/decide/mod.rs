@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | no record | instances have reported | [`birth`]: make one |
 //! | stable | the master is proven dead | [`depose`]: next epoch, `deposing`, with the evidence |
+//! | stable, deposing | somebody asked for a snapshot | [`replace`]: fetch it, save the present data, load it, or call it off |
 //! | bootstrapping, deposing | nobody may write | [`choose`]: cut survivors, rank copies, name the best (`promoting`), or start it first |
 //! | promoting | exactly one may | [`promote`]: have it open; once it serves, `stable` |
 //! | stable | the master serves | [`replicas`], [`instances`], [`snapshots`]: everything else follows |

@@ -97,7 +97,9 @@ fn end_with_everything(world: &mut World) {
 fn restore(world: &mut World) {
     let mut dice = Dice(world.setup.lease_ms ^ world.now);
     let stored: Vec<_> = world.store.iter().map(|s| s.row.id.clone()).collect();
-    let Some(snapshot) = dice.pick(&stored).filter(|_| world.checks.broken.is_none() && dice.one_in(2)) else { return };
+    let which: Vec<usize> = (0..stored.len()).collect();
+    let picked = dice.pick(&which).filter(|_| world.checks.broken.is_none());
+    let Some(snapshot) = picked.filter(|_| dice.one_in(2)).map(|at| &stored[at]) else { return };
     for _ in 0..3 {
         let Some((record, _)) = world.zk.nodes.record.clone() else { return };
         if let Some(c) = world.zk.nodes.leader {

@@ -102,7 +102,7 @@ impl World {
     }
 
     /// A restore is past its point of no return: whatever was confirmed lies in what was saved before, and the data begins anew.
-    pub fn restored(&mut self, restored: &agent::record::Restored) {
+    pub fn data_replaced(&mut self, restored: &agent::record::Restored) {
         let saved = match self.zk.nodes.operation.as_deref().map(|o| &o.kind) {
             Some(OperationKind::Replace { saved: Some(saved), .. }) => saved.clone(),
             other => return self.checks.fail_unless(false, || format!("the data is replaced within {other:?}")),

@@ -193,7 +193,7 @@ impl World {
                 let before = self.zk.nodes.record.as_ref().and_then(|(r, _)| r.restored.clone());
                 self.zk.nodes.record = Some((Rc::new(record.clone()), version + 1));
                 if let Some(restored) = record.restored.as_ref().filter(|restored| before.as_ref() != Some(*restored)) {
-                    self.restored(restored);
+                    self.data_replaced(restored);
                 }
                 if let Some(operation) = operation {
                     self.zk.nodes.operation = Some(Rc::new((**operation).clone()));
