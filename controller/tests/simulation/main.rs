@@ -9,6 +9,8 @@
 
 #![allow(clippy::unwrap_used)] // test code: a panic is the report
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use controller::view::Ask;
 use dice::Dice;
 use mutation::Mutation;
@@ -30,6 +32,9 @@ mod world;
 mod zookeeper;
 
 const SECOND: u64 = 1_000_000;
+
+/// Restores into a cluster that served, of all worlds of this process: the simulation must come to where they are past their point of no return.
+static RESTORES: AtomicU64 = AtomicU64::new(0);
 
 fn setup(seed: u64, mutation: Option<Mutation>) -> Setup {
     let mut dice = Dice(seed ^ 0x5EED);
@@ -60,6 +65,7 @@ fn run(seed: u64, mutation: Option<Mutation>) -> Option<String> {
         end_with_everything(&mut world);
     }
     restore(&mut world);
+    RESTORES.fetch_add(world.checks.restores, Ordering::Relaxed);
     hand_over(&mut world);
     lose_zookeeper(&mut world);
     world.checks.broken
@@ -186,10 +192,12 @@ fn a_cluster_survives_random_faults() {
     let seeds = number_from("AURORA_REDIS_SIM_SEEDS", 10_000);
     let began = std::time::Instant::now();
     let failed = in_threads(first..first + seeds, None, "");
-    eprintln!("{seeds} seeds in {:?}, {} failed", began.elapsed(), failed.len());
+    let restores = RESTORES.load(Ordering::Relaxed);
+    eprintln!("{seeds} seeds in {:?}, {} failed, {restores} restores", began.elapsed(), failed.len());
     for (seed, what) in failed.iter().take(number_from("AURORA_REDIS_SIM_SHOW", 5) as usize) {
         eprintln!("seed {seed}: {what}");
     }
+    assert!(seeds < 1000 || restores > seeds / 20, "hardly any restore came to its end: {restores}");
     assert!(failed.is_empty(), "replay one with AURORA_REDIS_SIM_FIRST={} AURORA_REDIS_SIM_SEEDS=1", failed[0].0);
 }
 
@@ -228,7 +236,6 @@ fn each_rule_that_is_left_out_is_missed() {
 /// Runs seeds on all processors; those that failed. With a mutation only failures of this kind count, and one is enough.
 fn in_threads(seeds: std::ops::Range<u64>, mutation: Option<Mutation>, how: &str) -> Vec<(u64, String)> {
     use std::sync::Mutex;
-    use std::sync::atomic::{AtomicU64, Ordering};
     let next = AtomicU64::new(seeds.start);
     let failed = Mutex::new(Vec::new());
     let work = || loop {
