@@ -1,5 +1,5 @@
 # Two commands for a newcomer: `make demo` (watch a cluster live) and `make test` (everything). All of them install what is missing first.
-.PHONY: setup build demo up down check test soak bench bench-module fmt
+.PHONY: setup build demo up down check test soak bench bench-module bench-snapshots fmt
 .DEFAULT_GOAL := help
 
 export AURORA_REDIS_BIN := $(CURDIR)/target/debug
@@ -17,6 +17,8 @@ MODULE_ROUNDS ?= 50
 BENCH ?= --write docs/benchmark.md
 # Options of the measurement of the lease module, e.g. "--rounds 200".
 BENCH_MODULE ?= --write docs/benchmark.md
+# Options of the measurement of snapshots, e.g. "--rounds 2 --mib 256".
+BENCH_SNAPSHOTS ?= --write docs/benchmark.md
 
 help:
 	@echo "make demo    a cluster's whole life on real parts, each step verified"
@@ -28,6 +30,7 @@ help:
 	@echo "             servers of every version frozen beyond their lease (MODULE_ROUNDS=)"
 	@echo "make bench   the figures of docs/benchmark.md, measured anew and written there (BENCH=--quick: a few, printed only)"
 	@echo "make bench-module   what the lease module costs, measured anew and written there (five minutes)"
+	@echo "make bench-snapshots   what snapshots cost, in HDFS and on clients' writes, measured anew and written there (ten minutes)"
 	@echo "make setup   installs what is missing, by package name"
 
 setup:
@@ -72,3 +75,8 @@ bench-module: export AURORA_REDIS_BIN := $(CURDIR)/target/release
 bench-module: setup
 	cargo build --release --locked --workspace --lib --bins
 	@target/release/demo bench-module $(BENCH_MODULE)
+
+bench-snapshots: export AURORA_REDIS_BIN := $(CURDIR)/target/release
+bench-snapshots: setup
+	cargo build --release --locked --workspace --lib --bins
+	@target/release/demo bench-snapshots $(BENCH_SNAPSHOTS)

@@ -23,17 +23,31 @@ pub struct Memory {
 pub async fn measure(cluster: &Cluster) -> Result<Memory> {
     say(&format!("idle for {} s", IDLE.as_secs()));
     tokio::time::sleep(IDLE).await;
-    let controller = resident_mb(cluster.controller_pid(0)?)?;
+    let controller = resident_mb(cluster.controller_pid(0)?, Kind::Now)?;
     let mut agent: f64 = 0.0;
     for task in cluster.tasks().await? {
-        agent = agent.max(resident_mb(cluster.agent_state(task.instance).await?.agent.pid)?);
+        agent = agent.max(resident_mb(cluster.agent_state(task.instance).await?.agent.pid, Kind::Now)?);
     }
     Ok(Memory { controller, agent })
 }
 
-fn resident_mb(pid: u32) -> Result<f64> {
+/// Which resident memory.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// Of this moment.
+    Now,
+    /// The largest since the process began, or since its peak was forgotten.
+    Peak,
+}
+
+/// Resident memory of a process, MB of 10^6 bytes.
+pub fn resident_mb(pid: u32, kind: Kind) -> Result<f64> {
+    let name = match kind {
+        Kind::Now => "VmRSS:",
+        Kind::Peak => "VmHWM:",
+    };
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid}"))?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let line = status.lines().find_map(|l| l.strip_prefix(name)).with_context(|| format!("no {name}"))?;
     let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib * 1024.0 / 1e6)
 }

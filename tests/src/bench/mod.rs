@@ -13,6 +13,7 @@ mod plain;
 mod report;
 mod round;
 mod sentinel;
+mod snapshots;
 mod steps;
 mod subject;
 
@@ -22,6 +23,7 @@ use anyhow::{Context, Result};
 
 pub use module_cost::{CostWishes, measure as module_cost};
 pub use report::Report;
+pub use snapshots::{SnapshotWishes, measure as snapshots};
 pub use subject::{Fault, System};
 
 use crate::demo::table::say;

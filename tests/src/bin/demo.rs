@@ -1,4 +1,4 @@
-//! `make demo`, `make up`, `make down`, `make bench`, `make bench-module`: see [`tests::demo`] and [`tests::bench`].
+//! `make demo`, `make up`, `make down`, `make bench`, `make bench-module`, `make bench-snapshots`: see [`tests::demo`] and [`tests::bench`].
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,6 +38,8 @@ enum Command {
     Bench(bench::Wishes),
     /// Measures what the lease module costs.
     BenchModule(bench::CostWishes),
+    /// Measures what snapshots cost.
+    BenchSnapshots(bench::SnapshotWishes),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +48,9 @@ fn main() -> ExitCode {
         Command::Bench(wishes) => measure(&wishes),
         Command::BenchModule(wishes) => {
             on_bench("bench-module", 0, Term::Fails, async |bench| bench::module_cost(bench, &wishes).await)
+        }
+        Command::BenchSnapshots(wishes) => {
+            on_bench("bench-snapshots", 0, Term::Fails, async |bench| bench::snapshots(bench, &wishes).await)
         }
         Command::Serve => on_bench("up", 0, Term::Ends, demo::up::serve),
         Command::Up => plain(demo::up::up()),

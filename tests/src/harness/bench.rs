@@ -153,24 +153,24 @@ impl Bench {
         Process::start(name, &self.dir, command)
     }
 
-    /// Processes of the bench that still run.
-    fn left(&self) -> Vec<u32> {
+    /// Processes of the bench that run.
+    pub fn processes(&self) -> Vec<u32> {
         process::belonging(&mark(&self.dir), &self.dir)
     }
 
     /// Kills what is left.
     fn sweep(&self) {
-        self.left().into_iter().for_each(|pid| process::send(pid, Signal::KILL));
+        self.processes().into_iter().for_each(|pid| process::send(pid, Signal::KILL));
     }
 
     /// Ends the bench after its parts have ended, and says which processes had not: those that should have gone by themselves and did not
     /// within two seconds. They are killed.
     pub fn close(self) -> Vec<u32> {
         let start = Instant::now();
-        let mut left = self.left();
+        let mut left = self.processes();
         while !left.is_empty() && start.elapsed() < Duration::from_secs(2) {
             std::thread::sleep(Duration::from_millis(20));
-            left = self.left();
+            left = self.processes();
         }
         left
     }
