@@ -197,7 +197,7 @@ impl World {
     }
 
     /// A task is lost with all its data; or only Aurora believes so, and its processes go on.
-    fn lose_task(&mut self, a: A, truly: bool) {
+    pub fn lose_task(&mut self, a: A, truly: bool) {
         self.trace(|| format!("fault: task of agent {a} is lost ({truly})"));
         if truly {
             self.end_task(a);

@@ -117,6 +117,9 @@ fn restore(world: &mut World) {
                 dry_run: false,
             });
         }
+        if dice.one_in(2) {
+            lose_whoever_was_restored(world);
+        }
         world.faults_on = dice.one_in(2);
         world.at(world.now + dice.between(100_000, 2_000_000), What::Fault);
         world.run_until(world.now + dice.between(1, 8) * SECOND);
@@ -127,6 +130,19 @@ fn restore(world: &mut World) {
         if world.checks.broken.is_some() || world.checks.restores > 0 {
             return;
         }
+    }
+}
+
+/// As soon as there is no way back, and nobody else has the restored data yet, the one that has it is lost.
+fn lose_whoever_was_restored(world: &mut World) {
+    let end = world.now + 20 * SECOND;
+    while world.checks.restores == 0 && world.now < end && world.checks.broken.is_none() {
+        world.run_until(world.now + SECOND / 200);
+    }
+    let master = world.zk.nodes.record.as_ref().and_then(|(r, _)| r.master.clone());
+    let named = master.filter(|_| world.checks.restores > 0);
+    if let Some(a) = named.and_then(|m| world.agents.iter().position(|x| x.task_id == m.task_id)) {
+        world.lose_task(a, true);
     }
 }
 
