@@ -126,7 +126,9 @@ impl Hdfs {
     {
         let (number, client) = self.clients.current();
         let access = &self.clients.settings().access;
-        match self.io.run(what, path, self.deadlines.call, f(client, path.to_owned())).await {
+        // Boxed: the client library's futures are large, and each layer above would hold one, more than a stack bears in a debug build.
+        let call = Box::pin(f(client, path.to_owned()));
+        match self.io.run(what, path, self.deadlines.call, call).await {
             Ok(done) => done.map(|done| (number, done)).map_err(|e| trouble::of_call(what, path, &e, access)),
             Err(e) if e.trouble() == Some(Trouble::Timeout) => {
                 self.clients.replace(number);

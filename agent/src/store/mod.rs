@@ -424,7 +424,7 @@ async fn apart<T: Send + 'static>(
     f: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
     let mut task = tokio::task::JoinSet::new();
-    task.spawn(f);
+    task.spawn(Box::pin(f));
     match task.join_next().await {
         Some(Ok(done)) => done,
         Some(Err(join)) => Err(Error::panicked(what, path, &join)),

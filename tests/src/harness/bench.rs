@@ -15,6 +15,8 @@ use super::netns::{Host, Network};
 use super::ports::Port;
 use super::process::{self, Process};
 
+/// Stack of the thread that runs a test: unoptimised, its future alone takes a good part of the usual 2 MiB, and is moved several times.
+const STACK: usize = 16 << 20;
 /// Environment variable that marks every process of a bench.
 const MARK: &str = "AURORA_REDIS_BENCH";
 
@@ -65,7 +67,10 @@ impl Bench {
     {
         let bench = Arc::new(self);
         let mine = bench.clone();
-        let thread = std::thread::Builder::new().name(bench.name.clone()).spawn(move || mine.clone().block_on(test(mine)));
+        let thread = std::thread::Builder::new()
+            .name(bench.name.clone())
+            .stack_size(STACK)
+            .spawn(move || mine.clone().block_on(test(mine)));
         let failure = match thread.expect("a thread can be started").join() {
             Ok(Ok(())) => return,
             Ok(Err(e)) => format!("{e:#}"),

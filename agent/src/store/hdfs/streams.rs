@@ -80,7 +80,7 @@ impl Writer {
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
         let mut file = self.file.take().ok_or_else(|| self.failed_before("write"))?;
         let write = async move { file.write_bytes(bytes).await.map(|_| file) };
-        let wrote = self.run("write", self.deadlines.write, write).await?;
+        let wrote = self.run("write", self.deadlines.write, Box::pin(write)).await?;
         self.file = Some(wrote.map_err(|e| remote("write", &self.path, &e))?);
         Ok(())
     }
@@ -88,7 +88,7 @@ impl Writer {
     pub async fn close(mut self) -> Result<(), Error> {
         let mut file = self.file.take().ok_or_else(|| self.failed_before("close"))?;
         let close = async move { file.close().await };
-        let closed = self.run("close", self.deadlines.close, close).await?;
+        let closed = self.run("close", self.deadlines.close, Box::pin(close)).await?;
         closed.map_err(|e| remote("close", &self.path, &e))
     }
 
