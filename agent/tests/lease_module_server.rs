@@ -214,6 +214,52 @@ fn it_begins_closed_and_is_neither_unloaded_nor_loaded_again() {
     });
 }
 
+/// A library with a function that writes and one that says that it does not.
+const LIBRARY: &str = concat!(
+    r##"FUNCTION LOAD REPLACE "#!lua name=l\n"##,
+    r##"redis.register_function('w', function(k, a) return redis.call('SET', k[1], a[1]) end)\n"##,
+    r##"redis.register_function{function_name='r', callback=function(k, a) return redis.call('GET', k[1]) end, flags={'no-writes'}}""##
+);
+
+#[test]
+fn functions_do_not_write_beyond_the_lease() {
+    on_all("functions", |mut server| {
+        if server.is_old() {
+            // It has none.
+            return;
+        }
+        server.start(&server.config(true, ""));
+        let mut client = server.client();
+        client.extend(1, LONG);
+        assert_eq!(client.ask(LIBRARY), "l", "{}", server.version);
+        assert_eq!((client.ask("FCALL w 1 k 1"), client.ask("FCALL r 1 k")), ("+OK".into(), "1".into()), "{}", server.version);
+        assert_eq!((client.ask("MULTI"), client.ask("FCALL w 1 k 2")), ("+OK".into(), "+QUEUED".into()), "{}", server.version);
+        assert_eq!(server.client().ask("AURORA.LEASE FENCE 1"), "+OK");
+        let aborted = client.ask("EXEC");
+        assert!(aborted.starts_with("-EXECABORT"), "{}: {aborted}", server.version);
+        for words in ["FCALL w 1 k 3", "FUNCTION DELETE l", "FUNCTION FLUSH", LIBRARY] {
+            client.refused(words);
+        }
+        assert_eq!(client.ask("FCALL_RO r 1 k"), "1", "{}: it is a read, and nothing was changed", server.version);
+    });
+}
+
+#[test]
+fn reads_are_refused_beyond_the_lease_where_that_is_wished() {
+    on_all("reads", |mut server| {
+        server.start(&server.config(true, "").replace("reads serve", "reads refuse"));
+        let mut client = server.client();
+        client.extend(1, LONG);
+        assert_eq!((client.ask("SET k 1"), client.ask("GET k")), ("+OK".into(), "1".into()), "{}", server.version);
+        assert_eq!(client.ask("AURORA.LEASE FENCE 1"), "+OK");
+        for words in ["GET k", "SET k 2", "EXISTS k", "EVAL return(1) 0", "XREAD COUNT 1 STREAMS s 0"] {
+            client.refused(words);
+        }
+        assert_eq!(client.ask("PING"), "+PONG", "{}", server.version);
+        assert!(client.ask("INFO replication").contains("role:master"), "{}", server.version);
+    });
+}
+
 /// Files below a directory that hold data.
 fn data_files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
