@@ -170,6 +170,15 @@ impl Cluster {
         Ok(said)
     }
 
+    /// What a command that must fail says, on both outputs.
+    pub async fn cli_failure(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.cli_output(arguments).await?;
+        let said = [&output.stdout[..], &output.stderr[..]].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        ensure!(!output.status.success(), "aurora-redis {} succeeded:\n{said}", arguments.join(" "));
+        Ok(said)
+    }
+
     /// As [`Cluster::cli`], whatever its exit status.
     pub async fn cli_output(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = self.bench.command(&self.bench.here(), binaries::ours("aurora-redis")?);

@@ -23,15 +23,6 @@ async fn write_until_cut(cluster: &Cluster, acknowledged: Arc<AtomicU64>) -> Res
     }))
 }
 
-/// What the command says, and that it failed.
-async fn fails(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
-    let output = cluster.cli_output(arguments).await?;
-    let said = [&output.stdout[..], &output.stderr[..]].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    ensure!(!output.status.success(), "aurora-redis {} succeeded:\n{said}", arguments.join(" "));
-    Ok(said)
-}
-
 #[test]
 fn the_data_is_saved_then_replaced_and_comes_back_when_asked_for() {
     Bench::run("restore-living", async |bench| {
@@ -50,7 +41,7 @@ fn the_data_is_saved_then_replaced_and_comes_back_when_asked_for() {
         ensure!(plan.objections.is_empty() && plan.epoch == before.epoch && plan.loader.is_some(), "{plan:?}");
         let shown = cluster.cli(&["restore", "latest", "--dry-run"]).await?;
         ensure!(shown.contains(&wanted) && shown.contains("writes stop") && shown.contains(&plan.command), "{shown}");
-        let told = fails(&cluster, &["restore", &wanted, "--yes"]).await?;
+        let told = cluster.cli_failure(&["restore", &wanted, "--yes"]).await?;
         ensure!(told.contains("nothing was done") && told.contains(&plan.command), "{told}");
         let now = cluster.status().await?;
         ensure!(now.epoch == before.epoch && now.master == before.master, "something was changed: {}", now.summary);

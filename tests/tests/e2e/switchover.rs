@@ -23,15 +23,6 @@ async fn stat(cluster: &Cluster, instance: u32, name: &str) -> Result<u64> {
     Ok(line.trim().parse()?)
 }
 
-/// What a command that must fail says.
-async fn failed(cluster: &Cluster, arguments: &[&str]) -> Result<String> {
-    let output = cluster.cli_output(arguments).await?;
-    let said = [&output.stdout[..], &output.stderr[..]].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    ensure!(!output.status.success(), "aurora-redis {} succeeded:\n{said}", arguments.join(" "));
-    Ok(said)
-}
-
 #[test]
 fn it_is_shown_refused_and_done_without_a_loss() {
     Bench::run("planned", async |bench| {
@@ -41,7 +32,7 @@ fn it_is_shown_refused_and_done_without_a_loss() {
         let to = cluster.replicas().await?[1];
         let [paced, fast] = load(&cluster).await?;
         for (instance, why) in [(9, "there is no instance 9 that could lead"), (old.instance, "is the master already")] {
-            let said = failed(&cluster, &["switchover", "--to", &instance.to_string(), "--yes"]).await?;
+            let said = cluster.cli_failure(&["switchover", "--to", &instance.to_string(), "--yes"]).await?;
             ensure!(said.contains("refused: ") && said.contains(why), "{said}");
         }
         let plan = cluster.cli(&["switchover", "--to", &to.to_string(), "--dry-run"]).await?;
@@ -83,7 +74,7 @@ fn a_target_that_hangs_is_refused_and_one_that_hangs_too_late_to_see_undoes_it()
         let begun = Instant::now();
         // Its agent has not noticed yet when the command comes.
         let frozen = cluster.freeze_server(to).await?;
-        let undone = failed(&cluster, &arguments).await?;
+        let undone = cluster.cli_failure(&arguments).await?;
         println!("{undone}");
         ensure!(undone.contains("switchover failed: ") && undone.contains(&format!("instance {to}")), "{undone}");
         let operation: serde_json::Value = cluster.get("/api/v1/cluster").await?;
@@ -91,7 +82,7 @@ fn a_target_that_hangs_is_refused_and_one_that_hangs_too_late_to_see_undoes_it()
         for writers in &writers {
             writers.progress(300, LIMIT).await?;
         }
-        let refused = failed(&cluster, &arguments).await?;
+        let refused = cluster.cli_failure(&arguments).await?;
         println!("{refused}");
         ensure!(refused.contains("refused: ") && refused.contains(&format!("instance {to} ")), "{refused}");
         drop(frozen);
