@@ -1,9 +1,12 @@
 //! The doors in ZooKeeper: where clients find the master and the replicas. Ephemeral nodes of this agent, made again after a lost session.
 //!
 //! Invariants: they stand only while the server serves, the master's only while the record names this very run; nothing here ever stops or
-//! changes the server: without ZooKeeper clients that know the way go on.
+//! changes the server: without ZooKeeper clients that know the way go on. The original node has one name for all masters: an agent that comes
+//! late to take its own away finds that of the next master there, which is not its to take; should it go all the same, its owner sees
+//! that and makes it again at once.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +16,7 @@ use zookeeper_client as zkc;
 
 use crate::api::Role;
 use crate::node::Node;
+use crate::records;
 use crate::zk::{self, Session};
 
 /// Own nodes are looked after this often, for others can delete or overwrite them.
@@ -44,8 +48,11 @@ impl Doors {
     }
 }
 
+/// Ends when something happened to a node.
+type Event = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Nodes of ours in the present session.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Open {
     session: Option<zkc::SessionId>,
     role: Role,
@@ -54,6 +61,18 @@ struct Open {
     stale: Vec<String>,
     /// A call failed: there may be a node that `paths` does not know.
     unsure: bool,
+    /// Of the original node; absent while it is not ours.
+    event: Option<Event>,
+}
+
+impl Open {
+    async fn event(&mut self) {
+        match &mut self.event {
+            Some(event) => event.await,
+            None => std::future::pending().await,
+        }
+        self.event = None;
+    }
 }
 
 /// Runs for as long as the agent does.
@@ -61,6 +80,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     let (mut states, mut records, mut sessions) = (node.subscribe(), node.records.subscribe(), node.keeper.sessions());
     let mut open = Open::default();
     let mut looked = tokio::time::Instant::now();
+    let mut touched = false;
     loop {
         let session = sessions.borrow_and_update().clone();
         states.borrow_and_update();
@@ -68,7 +88,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         // Before the state is looked at: who then withdraws and waits, waits for the end of this round at least.
         node.doors.published.send_replace(true);
         let wanted = wanted(&node);
-        let look = looked.elapsed() > LOOK_EVERY;
+        let look = std::mem::take(&mut touched) || looked.elapsed() > LOOK_EVERY;
         let result = match session {
             Session::Up(client) => arrange(&node, &client, wanted, &mut open, look).await,
             Session::Down(_) => {
@@ -92,6 +112,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             _ = states.changed() => {}
             _ = records.changed() => {}
             _ = sessions.changed() => {}
+            () = open.event() => touched = true,
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -116,7 +137,7 @@ async fn arrange(node: &Node, client: &zkc::Client, wanted: Role, open: &mut Ope
         open.stale.append(&mut open.paths);
         // A new master's clients wait for its node: that it is listed among the replicas for a moment longer harms nobody.
         if wanted != Role::Master {
-            withdraw(client, &mut open.stale).await?;
+            withdraw(node, client, &mut open.stale).await?;
         }
         if open.unsure {
             sweep(node, client).await?;
@@ -141,15 +162,41 @@ async fn arrange(node: &Node, client: &zkc::Client, wanted: Role, open: &mut Ope
         publish(node, client, open).await?;
         tracing::info!(role = ?wanted, paths = ?open.paths, "published in ZooKeeper");
     }
-    withdraw(client, &mut open.stale).await
+    let original = open.paths.contains(&node.config.master_node);
+    if original && open.event.is_none() {
+        watch(node, client, open).await?;
+    } else if !original {
+        open.event = None;
+    }
+    withdraw(node, client, &mut open.stale).await
 }
 
-async fn withdraw(client: &zkc::Client, paths: &mut Vec<String>) -> Result<(), zk::Error> {
+/// Has the next round look after the original node when something happens to it, or happened since it was made.
+async fn watch(node: &Node, client: &zkc::Client, open: &mut Open) -> Result<(), zk::Error> {
+    let path = &node.config.master_node;
+    let (stat, watcher) = zk::call("watch", path, client.check_and_watch_stat(path)).await?;
+    let stands = stat.is_some_and(|stat| stat.ephemeral_owner == client.session_id().0);
+    open.event = Some(Box::pin(async move {
+        if stands {
+            watcher.changed().await;
+        }
+    }));
+    Ok(())
+}
+
+async fn withdraw(node: &Node, client: &zkc::Client, paths: &mut Vec<String>) -> Result<(), zk::Error> {
     while let Some(path) = paths.last() {
-        delete(client, path).await?;
+        if *path != node.config.master_node || is_ours(client, path).await? {
+            delete(client, path).await?;
+        }
         paths.pop();
     }
     Ok(())
+}
+
+async fn is_ours(client: &zkc::Client, path: &str) -> Result<bool, zk::Error> {
+    let stat = zk::call("look at", path, client.check_stat(path)).await?;
+    Ok(stat.is_some_and(|stat| stat.ephemeral_owner == client.session_id().0))
 }
 
 /// Whether a node is there, ours, and says what it should.
@@ -169,8 +216,7 @@ async fn publish(node: &Node, client: &zkc::Client, open: &mut Open) -> Result<(
     if open.role == Role::Master {
         let (dir, content) = (node.config.paths.master_serverset(), node.config.redis.to_string());
         // At once: a new master's clients wait for the first of them.
-        let (original, member) =
-            tokio::join!(take_node(client, &node.config.master_node, &content), join(node, client, &dir, true));
+        let (original, member) = tokio::join!(take_node(node, client, &content), join(node, client, &dir, true));
         open.paths.extend(original.as_ref().ok().cloned());
         open.paths.extend(member.as_ref().ok().cloned());
         return original.and(member).map(drop);
@@ -191,8 +237,7 @@ async fn sweep(node: &Node, client: &zkc::Client) -> Result<(), zk::Error> {
         }
     }
     for path in candidates {
-        let stat = zk::call("look at", &path, client.check_stat(&path)).await?;
-        if stat.is_some_and(|stat| stat.ephemeral_owner == client.session_id().0) {
+        if is_ours(client, &path).await? {
             delete(client, &path).await?;
         }
     }
@@ -200,7 +245,8 @@ async fn sweep(node: &Node, client: &zkc::Client) -> Result<(), zk::Error> {
 }
 
 /// The original node: one name, so whoever holds it without being named by the record makes room.
-async fn take_node(client: &zkc::Client, path: &str, content: &str) -> Result<String, zk::Error> {
+async fn take_node(node: &Node, client: &zkc::Client, content: &str) -> Result<String, zk::Error> {
+    let path = node.config.master_node.as_str();
     let options = zkc::CreateMode::Ephemeral.with_acls(zkc::Acls::anyone_all());
     for _ in 0..4 {
         match zk::call("make", path, client.create(path, content.as_bytes(), &options)).await {
@@ -220,9 +266,31 @@ async fn take_node(client: &zkc::Client, path: &str, content: &str) -> Result<St
             return Ok(path.to_owned());
         }
         tracing::info!(path, "replacing the node of an earlier master");
-        delete(client, path).await?;
+        replace(node, client, path).await?;
     }
     Err(zk::Error::Content { path: path.into(), expected: "free name", message: "others keep making it".into() })
+}
+
+/// Deletes the node of another one, provided that the record is still the one that names this run: one that was frozen meanwhile would take
+/// away that of its successor.
+async fn replace(node: &Node, client: &zkc::Client, path: &str) -> Result<(), zk::Error> {
+    let (seen, run_id) = (node.records.get(), node.server().map(|server| server.run_id().to_owned()));
+    let named = records::names(seen.as_deref(), &node.config.task_id, &run_id.unwrap_or_default());
+    let Some(seen) = seen.filter(|_| named) else {
+        return Err(zk::Error::Content { path: path.into(), expected: "free name", message: "another one leads now".into() });
+    };
+    let mut writer = client.new_multi_writer();
+    let added = writer.add_check_version(&node.config.paths.record(), seen.version).and_then(|()| writer.add_delete(path, None));
+    added.map_err(|source| zk::Error::Call { what: "replace", path: path.into(), source })?;
+    let commit = async {
+        match writer.commit().await {
+            Ok(_) | Err(zkc::MultiWriteError::OperationFailed { index: 1, source: zkc::Error::NoNode }) => Ok(()),
+            Err(zkc::MultiWriteError::OperationFailed { source, .. } | zkc::MultiWriteError::RequestFailed { source }) => {
+                Err(source)
+            }
+        }
+    };
+    zk::call("replace", path, commit).await
 }
 
 /// A member of ours in a serverset. Those of dead predecessors are removed: in the master's set everybody's (the record names us), else those
@@ -248,8 +316,10 @@ async fn join(node: &Node, client: &zkc::Client, dir: &str, alone: bool) -> Resu
         let ours = stat.ephemeral_owner == client.session_id().0;
         if ours && parsed.as_ref() == Some(&member) && own.is_none() {
             own = Some(path);
-        } else if alone || ours || parsed.is_some_and(|m| m.service_endpoint == member.service_endpoint) {
+        } else if ours || parsed.is_some_and(|m| m.service_endpoint == member.service_endpoint) {
             delete(client, &path).await?;
+        } else if alone {
+            replace(node, client, &path).await?;
         }
     }
     if let Some(path) = own {

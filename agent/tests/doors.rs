@@ -214,6 +214,52 @@ async fn doors_come_back_after_a_lost_session_and_replace_stale_ones() {
     assert!(agent.state(&rig).await.serving);
 }
 
+/// An agent that learns late that its master is dead finds the next master's node under the name of its own.
+#[tokio::test]
+async fn a_late_withdrawal_leaves_the_next_masters_node_alone() {
+    let mut rig = Rig::new("late-withdrawal").await;
+    let (a, b) = (rig.agent(0, &[]).await, rig.agent(1, &[]).await);
+    let first = rig.lead(&a).await;
+    let replica = rig.attach(&b, &a).await;
+    until("the doors", async || rig.client.check_stat(&rig.paths.master()).await.unwrap()).await;
+    signal(first.agent.pid, Signal::STOP);
+    signal(first.redis.unwrap().pid, Signal::KILL);
+    rig.promote(&b, &replica).await;
+    let address = b.redis().to_string();
+    let made = until("the next master's node", async || {
+        let (data, stat) = rig.client.get_data(&rig.paths.master()).await.ok()?;
+        (data == address.as_bytes()).then_some(stat.czxid)
+    })
+    .await;
+    signal(first.agent.pid, Signal::CONT);
+    until("the late one says what has happened", async || Some(a.state(&rig).await).filter(|s| s.redis.is_none())).await;
+    // It is listed as a replica only after it took its own doors away.
+    rig.attach(&a, &b).await;
+    until("it is a replica's door", async || (rig.children(&rig.paths.replicas_serverset()).await.len() == 1).then_some(()))
+        .await;
+    let stat = rig.client.check_stat(&rig.paths.master()).await.unwrap();
+    assert_eq!(stat.map(|stat| stat.czxid), Some(made), "the node was taken away");
+}
+
+/// Long before it would be looked after anyway.
+#[tokio::test]
+async fn a_node_that_somebody_takes_away_is_made_again_at_once() {
+    let mut rig = Rig::new("taken-away").await;
+    let agent = rig.agent(0, &[]).await;
+    rig.lead(&agent).await;
+    let mut made = -1;
+    let begun = std::time::Instant::now();
+    for _ in 0..4 {
+        made = until("the node", async || {
+            let stat = rig.client.check_stat(&rig.paths.master()).await.unwrap();
+            stat.map(|stat| stat.czxid).filter(|czxid| *czxid != made)
+        })
+        .await;
+        rig.client.delete(&rig.paths.master(), None).await.unwrap();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
+}
+
 #[test]
 fn mistakes_in_the_configuration_are_all_named_and_nothing_starts() {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_aurora-redis-agent"))
