@@ -65,16 +65,16 @@ pub(crate) async fn admit(node: &Arc<Node>, server: &Arc<Server>, seen: &Seen, e
     let known = before.filter(|known| known.run_id == server.run_id() && known.epoch == epoch).unwrap_or_default();
     let there = server.members().await?;
     let wanted: BTreeSet<String> = listed.iter().map(|member| user(&member.run_id)).collect();
-    for stranger in there.iter().filter(|user| !wanted.contains(*user)) {
-        server.tell(&format!("ACL DELUSER {stranger}"), LIMIT).await?;
-    }
+    let mut changes: Vec<String> =
+        there.iter().filter(|user| !wanted.contains(*user)).map(|stranger| format!("ACL DELUSER {stranger}")).collect();
     for member in &listed {
         let Credential { user, password } = credential(node, epoch, &member.task_id, &member.run_id);
         if !(known.admitted.contains(&member.run_id) && there.contains(&user)) {
             let hash = secret::sha256_hex(&password);
-            server.tell(&format!("ACL SETUSER {user} reset on #{hash} {RULES}"), LIMIT).await?;
+            changes.push(format!("ACL SETUSER {user} reset on #{hash} {RULES}"));
         }
     }
+    server.tell_each(&changes, LIMIT).await?;
     let linked = if marked.is_empty() { BTreeSet::new() } else { server.linked_members().await? };
     let removed: Vec<String> =
         marked.iter().map(|member| member.run_id.clone()).filter(|run_id| !linked.contains(&user(run_id))).collect();

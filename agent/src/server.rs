@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::api::Epoch;
 use crate::process::{self, Eye};
-use crate::redis::connection::{Connection, Error};
+use crate::redis::connection::{Answers, Connection, Error};
 use crate::redis::info::{Info, Version};
 use crate::redis::{backlog, conf};
 
@@ -115,6 +115,19 @@ impl Server {
         self.ordered(async |connection: &mut Connection| connection.call(words, limit).await).await
     }
 
+    /// Sends several commands over the ordered connection at once, see [`Connection::call_all`].
+    pub async fn tell_all(&self, commands: &[String], limit: Duration) -> Result<Answers, Error> {
+        self.ordered(async |connection: &mut Connection| connection.call_all(commands, limit).await).await
+    }
+
+    /// Several commands of which none changes the role; the first error of any.
+    pub async fn tell_each(&self, commands: &[String], limit: Duration) -> Result<(), Error> {
+        match commands {
+            [] => Ok(()),
+            _ => self.tell_all(commands, limit).await?.into_iter().try_for_each(|answer| answer.map(drop)),
+        }
+    }
+
     /// Sets one setting over the ordered connection.
     pub async fn set(&self, key: &str, value: &str, limit: Duration) -> Result<(), Error> {
         self.ordered(async |connection: &mut Connection| connection.config_set(key, value, limit).await).await
@@ -156,21 +169,25 @@ impl Server {
 
     /// A command that changes the role. Without an answer in time the server is killed: the change must not happen later.
     pub async fn change_role(&self, words: &str, limit: Duration) -> Result<(), Error> {
-        let result = self.tell(words, limit).await;
-        match result {
-            Err(error) if !error.is_reply() => {
-                tracing::error!(pid = self.pid, %error, "no answer to a change of role: killing the server");
-                self.kill().await;
-                Err(error)
-            }
-            other => other.map(drop),
-        }
+        let answers = self.change_role_and(&[words.to_owned()], limit).await?;
+        answers.into_iter().next().map_or(Ok(()), |answer| answer.map(drop))
     }
 
-    /// Makes sure that writes are counted and the history is settled, see [`backlog`].
-    pub async fn begin_backlog(&self) -> std::io::Result<()> {
-        let info = self.info(ROLE_TIMEOUT).await.map_err(std::io::Error::other)?;
-        if info.backlog { Ok(()) } else { backlog::begin(&self.socket, &self.password).await }
+    /// The same, with commands that are sent right behind it, whatever comes of it. All answers, in order.
+    pub async fn change_role_and(&self, commands: &[String], limit: Duration) -> Result<Answers, Error> {
+        let answers = self.tell_all(commands, limit).await;
+        if let Err(error) = answers.as_ref()
+            && !error.is_reply()
+        {
+            tracing::error!(pid = self.pid, %error, "no answer to a change of role: killing the server");
+            self.kill().await;
+        }
+        answers
+    }
+
+    /// Makes sure that writes are counted and the history is settled, see [`backlog`]. `replication` is that section of a master's `INFO`.
+    pub async fn begin_backlog(&self, replication: Option<&redis::Value>) -> std::io::Result<()> {
+        if backlog::has_begun(replication) { Ok(()) } else { backlog::begin(&self.socket, &self.password).await }
     }
 
     /// Asks for a copy as a new replica gets one, see [`crate::stream`]. Blocking.

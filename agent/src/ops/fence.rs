@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::promote::is_write_refused;
+use super::promote::DELETE_PROBE;
 use super::{Done, Halt, failed, from_redis};
 use crate::api::Stamp;
 use crate::node::Node;
@@ -23,22 +23,23 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -
         return Ok(Done::Now);
     }
     let (host, port) = DEAD_PORT;
-    match server.change_role(&format!("REPLICAOF {host} {port}"), ROLE_TIMEOUT).await {
-        Ok(()) => {}
+    let [normal, pubsub] = KILL_CLIENTS.map(str::to_owned);
+    // From the first of them on no write is taken, and clients are told to go. It is called fenced, which is evidence, only when the last was
+    // seen to fail.
+    let cut = [format!("REPLICAOF {host} {port}"), normal, pubsub, DELETE_PROBE.to_owned()];
+    let answers = match server.change_role_and(&cut, ROLE_TIMEOUT).await {
+        Ok(answers) => answers,
         // The server was killed for its silence: that is a fence too, and its death is in the state.
         Err(error) if !error.is_reply() => return proven_dead(node, server).await,
-        // A script holds it; what it does meanwhile counts as written by the old master, so it must end now.
-        Err(error) if error.code() == "BUSY" => {
+        Err(error) => return Err(from_redis(error)),
+    };
+    match judge(answers) {
+        Cut::Done => node.change(|parts| parts.duty.withdrawn = true),
+        Cut::Refused(error) => return Err(from_redis(error)),
+        Cut::Kill => {
             server.kill().await;
             return proven_dead(node, server).await;
         }
-        Err(error) => return Err(from_redis(error)),
-    }
-    // From here on no write is taken; clients are told to go. It is called fenced, which is evidence, only when that was seen to hold.
-    node.change(|parts| parts.duty.withdrawn = true);
-    if drop_clients(server).await.is_err() || !is_write_refused(server).await {
-        server.kill().await;
-        return proven_dead(node, server).await;
     }
     // Where it stands is read after the cut and told together with it: an earlier offset would make the copy look shorter than it is.
     node.refresh(server).await.map_err(from_redis)?;
@@ -51,6 +52,26 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -
     Ok(Done::Now)
 }
 
+/// What came of it.
+enum Cut {
+    Done,
+    Refused(Error),
+    /// It may take writes, or a script holds it; what that does meanwhile counts as written by the old master, so it must end now.
+    Kill,
+}
+
+fn judge(answers: Vec<Result<redis::Value, Error>>) -> Cut {
+    let mut answers = answers.into_iter();
+    match answers.next() {
+        Some(Ok(_)) => {}
+        Some(Err(error)) if error.code() != "BUSY" => return Cut::Refused(error),
+        _ => return Cut::Kill,
+    }
+    let probe = answers.next_back();
+    let refused = probe.is_some_and(|answer| answer.is_err_and(|error| error.code() == "READONLY"));
+    if refused && answers.all(|answer| answer.is_ok()) { Cut::Done } else { Cut::Kill }
+}
+
 async fn proven_dead(node: &Node, server: &Arc<Server>) -> Result<Done, Halt> {
     match server.proof() {
         Some(_) => {
@@ -61,10 +82,10 @@ async fn proven_dead(node: &Node, server: &Arc<Server>) -> Result<Done, Halt> {
     }
 }
 
-/// Closes all connections of clients; the agent's own (user `admin`) stay.
+/// They close all connections of clients; the agent's own (user `admin`) stay.
+const KILL_CLIENTS: [&str; 2] = ["CLIENT KILL TYPE normal USER default", "CLIENT KILL TYPE pubsub USER default"];
+
+/// Closes all connections of clients.
 pub(super) async fn drop_clients(server: &Server) -> Result<(), Error> {
-    for kind in ["normal", "pubsub"] {
-        server.tell(&format!("CLIENT KILL TYPE {kind} USER default"), LIMIT).await?;
-    }
-    Ok(())
+    server.tell_each(&KILL_CLIENTS.map(str::to_owned), LIMIT).await
 }

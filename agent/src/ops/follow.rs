@@ -43,7 +43,7 @@ pub(super) async fn run(
         server.change_role(&format!("REPLICAOF {} {}", master.host, master.port), ROLE_TIMEOUT).await.map_err(from_redis)?;
         node.lease.lay_down(server, true).await;
     }
-    open_port(node, server, ROLE_TIMEOUT).await?;
+    open_port(node, server, ROLE_TIMEOUT, &[]).await?;
     if info.role == Role::Master && duty.role == Role::Master {
         // Clients of the old master must look for the new one instead of staying on READONLY errors.
         super::fence::drop_clients(server).await.map_err(from_redis)?;

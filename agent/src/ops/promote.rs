@@ -13,12 +13,15 @@ use crate::causes::chain;
 use crate::lease::Office;
 use crate::node::Node;
 use crate::record::Peer;
+use crate::redis::connection::{Answers, Error};
 use crate::server::Server;
 use crate::timing;
 
 const LIMIT: Duration = Duration::from_secs(4);
 /// Written with a short life and deleted at once; the name is ours.
-const PROBE: &str = "__aurora_redis:probe";
+const SET_PROBE: &str = "SET __aurora_redis:probe 1 PX 1000";
+/// A write of ours that has no effect.
+pub(super) const DELETE_PROBE: &str = "DEL __aurora_redis:probe";
 
 /// `REPLICAOF NO ONE`, port open, a write proven; then it serves, which publishes its doors.
 pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp, asks: Vec<Peer>) -> Result<Done, Halt> {
@@ -78,30 +81,38 @@ fn time_left(node: &Node, server: &Server, stamp: &Stamp) -> Result<Duration, Ha
 async fn make_master(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -> Result<(), Halt> {
     let seen = node.records.get().ok_or_else(|| refused("no-record", "the record has not been read"))?;
     admission::admit(node, server, &seen, stamp.epoch).await.map_err(from_redis)?;
-    server.change_role("REPLICAOF NO ONE", time_left(node, server, stamp)?).await.map_err(from_redis)?;
-    server.begin_backlog().await.map_err(|error| failed("backlog", error))?;
+    let lead = ["REPLICAOF NO ONE", "INFO replication"].map(str::to_owned);
+    let answers = server.change_role_and(&lead, time_left(node, server, stamp)?).await.map_err(from_redis)?;
+    let answers: Vec<redis::Value> = answers.into_iter().collect::<Result<_, _>>().map_err(from_redis)?;
+    server.begin_backlog(answers.last()).await.map_err(|error| failed("backlog", error))?;
     super::configure::set_belt(node, server, 0).await?;
-    open_port(node, server, time_left(node, server, stamp)?).await?;
-    let proven = prove_write(server).await;
+    let probes = [SET_PROBE, DELETE_PROBE].map(str::to_owned);
+    let written = open_port(node, server, time_left(node, server, stamp)?, &probes).await?;
+    let proven = prove_write(written);
     if proven.is_err() {
         close(server).await;
     }
     proven
 }
 
-/// Opens the TCP port. Without an answer it may open later, so the server is killed.
-pub(super) async fn open_port(node: &Node, server: &Server, limit: Duration) -> Result<(), Halt> {
-    let port = node.config.redis.port.to_string();
-    match server.set("port", &port, limit).await {
-        Ok(()) => Ok(()),
-        Err(error) if error.is_reply() => {
-            Err(failed("port", format!("port {port} cannot be opened: {error}; is another process using it?")))
-        }
+/// Opens the TCP port. Without an answer it may open later, so the server is killed. Commands that are sent right behind, and their answers.
+pub(super) async fn open_port(node: &Node, server: &Server, limit: Duration, behind: &[String]) -> Result<Answers, Halt> {
+    let port = node.config.redis.port;
+    let commands = [&[format!("CONFIG SET port {port}")], behind].concat();
+    let mut answers = match server.tell_all(&commands, limit).await {
+        Ok(answers) => answers,
+        Err(error) if error.is_reply() => return Err(not_opened(port, &error)),
         Err(error) => {
             server.kill().await;
-            Err(from_redis(error))
+            return Err(from_redis(error));
         }
-    }
+    };
+    answers.remove(0).map_err(|error| not_opened(port, &error))?;
+    Ok(answers)
+}
+
+fn not_opened(port: u16, error: &Error) -> Halt {
+    failed("port", format!("port {port} cannot be opened: {error}; is another process using it?"))
 }
 
 /// Nobody shall stay at a master that is none. The role is left as it is: each change of it costs a history.
@@ -112,21 +123,17 @@ async fn close(server: &Server) {
     }
 }
 
-/// A write that must succeed. A server that is full refuses what needs memory and is a master all the same.
-async fn prove_write(server: &Server) -> Result<(), Halt> {
-    match server.tell(&format!("SET {PROBE} 1 PX 1000"), LIMIT).await {
-        Ok(_) => {}
-        Err(error) if error.code() == "OOM" => tracing::warn!("the new master is full: it takes no write that needs memory"),
-        Err(error) => return Err(not_writable(error)),
+/// A write must have succeeded. A server that is full refuses what needs memory and is a master all the same.
+fn prove_write(answers: Answers) -> Result<(), Halt> {
+    for answer in answers {
+        match answer {
+            Err(error) if error.code() == "OOM" => tracing::warn!("the new master is full: it takes no write that needs memory"),
+            answer => drop(answer.map_err(not_writable)?),
+        }
     }
-    server.tell(&format!("DEL {PROBE}"), LIMIT).await.map(drop).map_err(not_writable)
+    Ok(())
 }
 
-fn not_writable(error: crate::redis::connection::Error) -> Halt {
+fn not_writable(error: Error) -> Halt {
     failed("not-writable", format!("the new master takes no write: {}", chain(&error)))
-}
-
-/// A write that must fail. Whether it did.
-pub(super) async fn is_write_refused(server: &Server) -> bool {
-    server.tell(&format!("DEL {PROBE}"), LIMIT).await.is_err_and(|error| error.code() == "READONLY")
 }

@@ -8,6 +8,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use redis::FromRedisValue;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -17,6 +18,12 @@ use crate::redis::conf::ADMIN;
 const LIMIT: Duration = Duration::from_secs(4);
 /// No answer to one of these commands is longer.
 const MAX_REPLY: usize = 512;
+
+/// Whether there is one, by the section `replication` of `INFO`.
+pub(crate) fn has_begun(replication: Option<&redis::Value>) -> bool {
+    let text = replication.and_then(|value| String::from_redis_value_ref(value).ok());
+    text.is_some_and(|text| text.lines().any(|line| line.trim_end() == "repl_backlog_active:1"))
+}
 
 /// Makes it begin.
 pub(crate) async fn begin(socket: &Path, password: &str) -> io::Result<()> {

@@ -51,6 +51,9 @@ impl Error {
     }
 }
 
+/// What a server answered to several commands, in their order.
+pub(crate) type Answers = Vec<Result<redis::Value, Error>>;
+
 /// A connection as the agent's own user.
 #[derive(Clone)]
 pub(crate) struct Connection {
@@ -75,11 +78,21 @@ impl Connection {
 
     /// One command, its words separated by blanks, waiting at most `limit`.
     pub async fn call<T: FromRedisValue>(&mut self, words: &str, limit: Duration) -> Result<T, Error> {
-        let mut cmd = Cmd::new();
-        for word in words.split(' ') {
-            cmd.arg(word);
+        self.send(&command(words), words, limit).await
+    }
+
+    /// Several commands, sent at once: all are carried out, in this order, whatever comes of those before. Their answers, waiting at most `limit`
+    /// for all of them.
+    pub async fn call_all(&mut self, commands: &[String], limit: Duration) -> Result<Answers, Error> {
+        let mut pipeline = redis::pipe();
+        for words in commands {
+            pipeline.add_command(command(words));
         }
-        self.send(&cmd, words, limit).await
+        pipeline.ignore_errors();
+        let what = commands.first().map_or("", String::as_str);
+        let answers: Vec<redis::RedisResult<redis::Value>> = limited(pipeline.query_async(&mut self.inner), what, limit).await?;
+        let classified = commands.iter().zip(answers).map(|(words, answer)| answer.map_err(|source| classify(words, source)));
+        Ok(classified.collect())
     }
 
     /// `CONFIG SET key value`, the value as it is.
@@ -109,11 +122,23 @@ impl Connection {
     }
 
     async fn send<T: FromRedisValue>(&mut self, cmd: &Cmd, what: &str, limit: Duration) -> Result<T, Error> {
-        match tokio::time::timeout(limit, cmd.query_async(&mut self.inner)).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(source)) => Err(classify(what, source)),
-            Err(_) => Err(Error::Silent { what: what.into(), limit }),
-        }
+        limited(cmd.query_async(&mut self.inner), what, limit).await
+    }
+}
+
+fn command(words: &str) -> Cmd {
+    let mut cmd = Cmd::new();
+    for word in words.split(' ') {
+        cmd.arg(word);
+    }
+    cmd
+}
+
+async fn limited<T>(call: impl Future<Output = redis::RedisResult<T>>, what: &str, limit: Duration) -> Result<T, Error> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(source)) => Err(classify(what, source)),
+        Err(_) => Err(Error::Silent { what: what.into(), limit }),
     }
 }
 

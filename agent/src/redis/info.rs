@@ -59,8 +59,6 @@ pub(crate) struct Info {
     /// `second_repl_offset`; absent when unused.
     pub replid2_end: Option<Offset>,
     pub offset: Offset,
-    /// Whether writes are counted and kept for partial resyncs.
-    pub backlog: bool,
     /// Replica: whether the link is up.
     pub link: Option<bool>,
     /// Replica: where it is told to follow.
@@ -123,7 +121,6 @@ impl Info {
             "master_replid2" => self.replid2 = value.bytes().any(|b| b != b'0').then(|| value.to_owned()),
             "second_repl_offset" => self.replid2_end = value.parse().ok(),
             "master_repl_offset" => self.offset = number(value),
-            "repl_backlog_active" => self.backlog = value == "1",
             "master_link_status" => self.link = Some(value == "up"),
             "master_sync_in_progress" => self.syncing = value == "1",
             "loading" => self.loading = value == "1",
