@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use tokio::net::TcpListener;
 
@@ -52,8 +53,9 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .with_state(node)
 }
 
-/// Serves on a listener until the process ends.
+/// Serves on a listener until the process ends. What is said leaves at once: a change on a stream does not wait until the one before was received.
 pub(crate) async fn serve(listener: TcpListener, node: Arc<Node>) {
+    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     let app = router(node).into_make_service_with_connect_info::<SocketAddr>();
     if let Err(error) = axum::serve(listener, app).await {
         tracing::error!(%error, "the HTTP server has ended");

@@ -10,6 +10,7 @@ use agent::zk::{self, Keeper};
 use anyhow::Context;
 use aurora::client::{Credentials, Endpoint, Options};
 use aurora::types::JobKey;
+use axum::serve::ListenerExt;
 use controller::act::Hands;
 use controller::chronicle::Chronicle;
 use controller::config::{Config, Place};
@@ -61,6 +62,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         leader: Leader { candidates: zk::watch_children(&keeper, &config.place.paths().controllers()), own_url: url.clone() },
     };
     let shutdown = terminated();
+    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     let served = tokio::spawn(async move { axum::serve(listener, http::router(doors)).await });
     tokio::select! {
         result = served => result.context("the HTTP server ended")?.context("the HTTP server failed"),
