@@ -38,7 +38,8 @@ impl Ours {
         let keeper = Keeper::start(&cluster.zookeeper.connect_string(), SESSION);
         keeper.ready(LIMIT).await?;
         let door = door::zookeeper(&keeper, &cluster.paths().master());
-        let commits = Commits::new(cluster.zookeeper.client().await?).await?;
+        let mut commits = Commits::new(cluster.zookeeper.client().await?).await?;
+        commits.warm_up().await?;
         Ok(Ours { cluster, commits, steps: Steps::default(), door })
     }
 
