@@ -15,7 +15,7 @@ use super::bench::Bench;
 use super::binaries;
 use super::clock::Clock;
 use super::haproxy::HaProxy;
-use super::hdfs::{Hdfs, Plan};
+use super::hdfs::{Hdfs, Plan, Protection};
 use super::kdc::Kdc;
 use super::local_aurora::LocalAurora;
 use super::netns::Host;
@@ -111,6 +111,11 @@ impl Cluster {
             Store::Secured => {
                 let kdc = Some(Kdc::start(bench).await?);
                 Some(Hdfs::start_as(bench, Plan { datanodes: 1, kdc, ..Plan::default() }).await?)
+            }
+            Store::SecuredPair => {
+                let kdc = Some(Kdc::start(bench).await?);
+                let protection = Protection::Privacy;
+                Some(Hdfs::start_as(bench, Plan { datanodes: 1, pair: true, kdc, protection, ..Plan::default() }).await?)
             }
             Store::SmallDisk(mib) => {
                 Some(Hdfs::start_as(bench, Plan { datanodes: 1, disk_mib: Some(mib), ..Plan::default() }).await?)

@@ -43,10 +43,22 @@ pub struct Plan {
     pub datanodes: usize,
     /// Two NameNodes, the first active, under one nameservice.
     pub pair: bool,
-    /// Secured by this KDC.
+    /// Secured by this KDC, and what becomes of bytes on their way then.
     pub kdc: Option<Kdc>,
+    /// Of one that is secured.
+    pub protection: Protection,
     /// Size of each DataNode's disk, MiB; absent for the machine's. Needs root.
     pub disk_mib: Option<u32>,
+}
+
+/// What is done to bytes between clients and a secured HDFS (`hadoop.rpc.protection`, `dfs.data.transfer.protection`).
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Protection {
+    /// Signed.
+    #[default]
+    Integrity,
+    /// Encrypted.
+    Privacy,
 }
 
 /// NameNode and DataNodes.
@@ -62,6 +74,7 @@ pub struct Hdfs {
     datanodes: Vec<Daemon>,
     /// Keytabs of daemons and of clients, where it is secured.
     keytabs: Option<[PathBuf; 2]>,
+    protection: Protection,
     disk_mib: Option<u32>,
 }
 
@@ -93,8 +106,8 @@ impl Hdfs {
         let namenodes = namenodes.collect::<Result<Vec<_>>>()?;
         let datanodes = (1..=plan.datanodes).map(|i| daemon(format!("datanode{i}"), DATANODE, 3)).collect::<Result<Vec<_>>>()?;
         let bench = bench.clone();
-        let (kdc, disk_mib, keytabs) = (plan.kdc, plan.disk_mib, None);
-        let mut hdfs = Hdfs { kdc, bench, host, namenodes, active: 0, datanodes, keytabs, disk_mib };
+        let Plan { kdc, protection, disk_mib, .. } = plan;
+        let mut hdfs = Hdfs { kdc, bench, host, namenodes, active: 0, datanodes, keytabs: None, protection, disk_mib };
         hdfs.make_keytabs()?;
         hdfs.write_configuration()?;
         hdfs.format().await?;

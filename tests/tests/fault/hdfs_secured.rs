@@ -1,5 +1,5 @@
 //! A secured HDFS whose tickets live for ten seconds: logins by keytab, renewed by themselves; the KDC away, and a keytab that is good for
-//! nothing. The cluster serves on through all of it, and what is wrong is said with what to look at.
+//! nothing. The cluster serves on through all of it, and what is wrong is said with what to look at. A secured pair of NameNodes.
 
 use std::time::Duration;
 
@@ -32,6 +32,27 @@ fn tickets_are_renewed_and_every_failed_login_says_why() {
         ensure!(after.epoch == before.epoch && after.master == before.master, "the master changed: {:?}", after.master);
         let log = writer.stop().await?;
         ensure!(log.longest_pause() < Duration::from_secs(2), "writes stopped for {:?}", log.longest_pause());
+        comes_back_from_it(&cluster).await
+    });
+}
+
+/// Both NameNodes want logins, and every byte is encrypted: the other one takes over, and what was stored comes back.
+#[test]
+fn the_other_namenode_of_a_secured_pair_takes_over() {
+    Bench::run("hdfs-secured-pair", async |bench| {
+        let options = Options { instances: 2, hosts: 2, store: Store::SecuredPair, save: "1 1".into(), ..Options::default() };
+        let mut cluster = Cluster::start(&bench, options).await?;
+        let writer = cluster.writer("w");
+        writer.progress(100, LIMIT).await?;
+        cluster.wait_snapshots_within(1, HDFS_LIMIT).await?;
+        cluster.cli(&["snapshots", "verify"]).await?;
+        let hdfs = cluster.hdfs.as_mut().context("no HDFS")?;
+        hdfs.kill_namenode();
+        hdfs.activate(1).await?;
+        // The tickets of before are over by now, or soon: the logins at the other one are new.
+        newer_snapshot(&cluster).await?;
+        cluster.cli(&["snapshots", "verify"]).await?;
+        writer.stop().await?;
         comes_back_from_it(&cluster).await
     });
 }

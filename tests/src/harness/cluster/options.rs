@@ -18,8 +18,10 @@ pub enum Store {
     Hdfs(usize),
     /// The same with two NameNodes, one of them active.
     Pair(usize),
-    /// A real HDFS with one DataNode, secured by Kerberos, its clients' tickets good for ten seconds.
+    /// A real HDFS with one DataNode, secured by Kerberos, its clients' tickets good for ten seconds, every byte signed.
     Secured,
+    /// The same with two NameNodes, one of them active, and every byte encrypted.
+    SecuredPair,
     /// A real HDFS with one DataNode on a disk of that many MiB.
     SmallDisk(u32),
 }

@@ -40,6 +40,7 @@ impl Hdfs {
         if self.kdc.is_some() {
             core.push(("hadoop.security.authentication", "kerberos".into()));
             core.push(("hadoop.security.authorization", "true".into()));
+            core.push(("hadoop.rpc.protection", self.protection().into()));
         }
         std::fs::write(daemon.conf.join("core-site.xml"), xml(&core))?;
         let site: Vec<(&str, String)> =
@@ -78,13 +79,20 @@ impl Hdfs {
         }
     }
 
-    /// What makes it a secured one: logins by Kerberos, and every byte to and from DataNodes authenticated.
+    fn protection(&self) -> &'static str {
+        match self.protection {
+            Protection::Integrity => "integrity",
+            Protection::Privacy => "privacy",
+        }
+    }
+
+    /// What makes it a secured one: logins by Kerberos, and every byte to and from DataNodes signed or encrypted.
     fn secured(&self) -> Vec<(&'static str, String)> {
         let Some([daemons, _]) = &self.keytabs else { return Vec::new() };
         let keytab = daemons.display().to_string();
         vec![
             ("dfs.block.access.token.enable", "true".into()),
-            ("dfs.data.transfer.protection", "authentication".into()),
+            ("dfs.data.transfer.protection", self.protection().into()),
             // Else a DataNode wants privileged ports, or TLS on its page.
             ("ignore.secure.ports.for.testing", "true".into()),
             ("dfs.namenode.kerberos.principal", format!("nn/localhost@{REALM}")),
