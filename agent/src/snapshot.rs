@@ -13,10 +13,12 @@ use crate::api::{Epoch, Offset, Position};
 use crate::rdb;
 
 mod collapse;
+mod import;
 mod marks;
 mod retention;
 
 pub use collapse::Guard;
+pub use import::Imported;
 pub use marks::{Acceptance, MARK_MAX_BYTES, Marks, Pin, Verification};
 pub use retention::{Candidate, Fate, Retention};
 
@@ -179,7 +181,7 @@ impl FromStr for Sha256 {
     }
 }
 
-/// How a snapshot was made.
+/// How a cluster makes a snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum How {
@@ -206,6 +208,27 @@ impl FromStr for How {
             "dump" => Ok(How::Dump),
             "stream" => Ok(How::Stream),
             _ => Err("it is neither dump nor stream"),
+        }
+    }
+}
+
+/// How a snapshot came into the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Made {
+    /// From a dump file that Redis wrote.
+    Dump,
+    /// From the replication stream.
+    Stream,
+    /// From elsewhere: it is no snapshot of this cluster, see [`Imported`].
+    Import,
+}
+
+impl From<How> for Made {
+    fn from(how: How) -> Made {
+        match how {
+            How::Dump => Made::Dump,
+            How::Stream => Made::Stream,
         }
     }
 }
@@ -278,11 +301,14 @@ pub struct Manifest {
     pub created_ms: u64,
     /// The same as text, UTC.
     pub created: String,
-    /// How it was made.
-    pub how: How,
+    /// How it came into the store.
+    pub how: Made,
     /// How long Redis took to write it, milliseconds; absent when not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
+    /// Where it was imported from; absent for one that the cluster made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Imported>,
 }
 
 impl Manifest {
@@ -307,8 +333,9 @@ impl Manifest {
             request_id: origin.request_id,
             created_ms: origin.created_ms,
             created: utc_text(origin.created_ms),
-            how: origin.how,
+            how: origin.how.into(),
             duration_ms: origin.duration_ms,
+            imported: None,
         }
     }
 
@@ -384,6 +411,9 @@ impl Manifest {
         if self.position.as_ref().is_some_and(|p| !hex(&p.replid, 40)) {
             return wrong("position.replid is not 40 hex digits".into());
         }
+        if (self.how == Made::Import) != self.imported.is_some() {
+            return wrong("how and imported do not agree on whether it was imported".into());
+        }
         Ok(())
     }
 }
@@ -431,6 +461,12 @@ pub enum Problem {
         found: String,
         /// Cluster id of this cluster.
         expected: String,
+    },
+    /// From elsewhere: no snapshot of this cluster's data.
+    #[error("it was imported from {from}: it is used only when somebody names it")]
+    Imported {
+        /// Where it was imported from.
+        from: String,
     },
     /// Under another snapshot's name.
     #[error("it lies under the name {found}, but its manifest is that of {expected}")]

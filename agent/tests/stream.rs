@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use agent::api::{AnswerKind, Order, Settings, State};
 use agent::record::Phase;
-use agent::snapshot::{How, Manifest, SnapshotId};
+use agent::snapshot::{How, Made, Manifest, SnapshotId};
 use agent::store::{Options, Store};
 use common::{CLUSTER, Rig, TestAgent, ask, scratch, servers, signal, until};
 use rustix::process::Signal;
@@ -117,7 +117,7 @@ async fn a_stream_of_every_server_in_both_framings_becomes_a_snapshot_that_is_re
             begin(&rig, &a, "r").await;
             let id = committed(&rig, &a, "r").await;
             let manifest = place.manifest(&id).await;
-            assert_eq!((manifest.how, manifest.total_keys(), manifest.epoch), (How::Stream, Some(300), 2), "{name}");
+            assert_eq!((manifest.how, manifest.total_keys(), manifest.epoch), (Made::Stream, Some(300), 2), "{name}");
             let position = manifest.position.unwrap();
             assert!(position.replid == server.replid && position.offset >= offset, "{name}: {position:?}, before: {offset}");
             if diskless.ends_with("yes") {

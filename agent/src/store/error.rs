@@ -63,6 +63,14 @@ pub enum Error {
         /// Whether another attempt would fail too.
         lasting: bool,
     },
+    /// What lies elsewhere is no dump that could be taken in. Nothing of it was kept.
+    #[error("{from}: {why}")]
+    Elsewhere {
+        /// Its address.
+        from: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A file fetched by its SHA-256 has another one.
     #[error("{uri} has SHA-256 {found}, expected {expected}: another file lies there, or the configured sum is wrong")]
     OtherFile {
@@ -174,6 +182,7 @@ impl Error {
             Error::Unusable { .. } => "unusable",
             Error::OtherDump { .. } => "other-dump",
             Error::Source { .. } => "source",
+            Error::Elsewhere { .. } => "elsewhere",
             Error::OtherFile { .. } => "other-file",
             Error::Disk { .. } => "disk",
             Error::GaveUp { .. } => "gave-up",

@@ -4,8 +4,8 @@
 //! own name; the last one counts, and older ones are removed after it.
 
 use super::error::{Error, Trouble};
-use super::files::{Child, Kind};
-use super::{DUMP, Inner, MANIFEST, Store, apart};
+use super::files::{Child, Files, Kind};
+use super::{DUMP, MANIFEST, Store, apart};
 use crate::snapshot::{Acceptance, MARK_MAX_BYTES, Marks, Pin, Problem, SnapshotId, Verification, utc};
 
 pub(super) const PIN: &str = "pinned.json";
@@ -84,35 +84,33 @@ impl Store {
     }
 }
 
-impl Inner {
-    /// The notes among a snapshot's parts. An error only if the store as a whole does not answer.
-    pub(super) async fn marks(&self, id: &SnapshotId, parts: &[Child]) -> Result<Marks, Error> {
-        let mut marks = Marks::default();
-        if parts.iter().any(|part| part.name == PIN) {
-            marks.pin = Some(self.read_mark(id, PIN).await?.unwrap_or_default());
-        }
-        if parts.iter().any(|part| part.name == ACCEPTED) {
-            marks.accepted = Some(self.read_mark(id, ACCEPTED).await?.unwrap_or_default());
-        }
-        marks.verification = self.last_note(id, parts, VERIFIED).await?;
-        marks.rehearsal = self.last_note(id, parts, REHEARSED).await?;
-        Ok(marks)
+/// The notes among the parts of a snapshot's directory. An error only if the store as a whole does not answer.
+pub(super) async fn read(files: &Files, dir: &str, parts: &[Child]) -> Result<Marks, Error> {
+    let mut marks = Marks::default();
+    if parts.iter().any(|part| part.name == PIN) {
+        marks.pin = Some(read_mark(files, dir, PIN).await?.unwrap_or_default());
     }
-
-    async fn last_note(&self, id: &SnapshotId, parts: &[Child], kind: &str) -> Result<Option<Verification>, Error> {
-        match parts.iter().filter(|part| is_note(part, kind)).max_by_key(|part| &part.name) {
-            Some(last) => self.read_mark(id, &last.name).await,
-            None => Ok(None),
-        }
+    if parts.iter().any(|part| part.name == ACCEPTED) {
+        marks.accepted = Some(read_mark(files, dir, ACCEPTED).await?.unwrap_or_default());
     }
+    marks.verification = last_note(files, dir, parts, VERIFIED).await?;
+    marks.rehearsal = last_note(files, dir, parts, REHEARSED).await?;
+    Ok(marks)
+}
 
-    /// None if it cannot be read: half written, or not by us.
-    async fn read_mark<T: serde::de::DeserializeOwned>(&self, id: &SnapshotId, name: &str) -> Result<Option<T>, Error> {
-        match self.files.read_small(&format!("{}/{name}", self.dir(id)), MARK_MAX_BYTES).await {
-            Ok(json) => Ok(serde_json::from_slice(&json).ok()),
-            Err(e) if e.is_outage() => Err(e),
-            Err(_) => Ok(None),
-        }
+async fn last_note(files: &Files, dir: &str, parts: &[Child], kind: &str) -> Result<Option<Verification>, Error> {
+    match parts.iter().filter(|part| is_note(part, kind)).max_by_key(|part| &part.name) {
+        Some(last) => read_mark(files, dir, &last.name).await,
+        None => Ok(None),
+    }
+}
+
+/// None if it cannot be read: half written, or not by us.
+async fn read_mark<T: serde::de::DeserializeOwned>(files: &Files, dir: &str, name: &str) -> Result<Option<T>, Error> {
+    match files.read_small(&format!("{dir}/{name}"), MARK_MAX_BYTES).await {
+        Ok(json) => Ok(serde_json::from_slice(&json).ok()),
+        Err(e) if e.is_outage() => Err(e),
+        Err(_) => Ok(None),
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 
 use crate::clock::unix_ms;
-use crate::snapshot::{MANIFEST_MAX_BYTES, Manifest, Marks, Problem, SnapshotId};
+use crate::snapshot::{Imported, MANIFEST_MAX_BYTES, Manifest, Marks, Problem, SnapshotId};
 
 mod access;
 mod aside;
@@ -27,6 +27,7 @@ mod error;
 mod files;
 mod get;
 mod hdfs;
+mod import;
 mod local;
 mod marks;
 mod put;
@@ -40,6 +41,7 @@ pub use access::{Access, CONF_DIR, KEYTAB, Kerberos, PRINCIPAL};
 pub use error::{Error, Trouble, one_line};
 pub use files::Deadlines;
 pub use get::fetch_file;
+pub use import::{Elsewhere, Foreign, Job};
 pub use remove::Removed;
 pub use stream::Coming;
 
@@ -169,11 +171,21 @@ impl Entry {
         Ok(found)
     }
 
-    /// The snapshot if its manifest is readable and of this cluster (of any, without a cluster id), whatever was found in it later.
+    /// The snapshot if its manifest is readable and of this cluster (of any, without a cluster id), whatever was found in it later. One that was
+    /// imported is of none.
     pub fn of_cluster(&self, cluster_id: Option<&str>) -> Result<(&SnapshotId, &Manifest), Problem> {
         let (id, manifest) = self.snapshot.as_ref().map_err(Clone::clone)?;
+        if let Some(imported) = &manifest.imported {
+            return Err(Problem::Imported { from: imported.from.clone() });
+        }
         cluster_id.map_or(Ok(()), |cluster| manifest.check_cluster(cluster))?;
         Ok((id, manifest))
+    }
+
+    /// The snapshot if it was imported, and where from; whatever was found in it later.
+    pub fn imported(&self) -> Option<(&SnapshotId, &Manifest, &Imported)> {
+        let (id, manifest) = self.snapshot.as_ref().ok()?;
+        Some((id, manifest, manifest.imported.as_ref()?))
     }
 }
 
@@ -295,29 +307,14 @@ impl Inner {
     }
 
     async fn manifest_among(&self, id: &SnapshotId, parts: &[Child]) -> Result<Result<Manifest, Problem>, Error> {
-        let dir = self.dir(id);
-        let sizes = part(parts, MANIFEST).and_then(|m| Ok((m, part(parts, DUMP)?)));
-        let (manifest_bytes, dump_bytes) = match sizes {
-            Ok(sizes) => sizes,
-            Err(problem) => return Ok(Err(problem)),
-        };
-        if manifest_bytes > MANIFEST_MAX_BYTES {
-            return Ok(Err(Problem::TooBig { bytes: manifest_bytes }));
-        }
-        let json = self.files.read_small(&format!("{dir}/{MANIFEST}"), MANIFEST_MAX_BYTES).await?;
-        Ok(Manifest::parse(&json).and_then(|manifest| {
-            manifest.check_name(id)?;
-            if manifest.bytes != dump_bytes {
-                return Err(Problem::Length { found: dump_bytes, expected: manifest.bytes });
-            }
-            Ok(manifest)
-        }))
+        let manifest = manifest_in(&self.files, &self.dir(id), parts).await?;
+        Ok(manifest.and_then(|manifest| manifest.check_name(id).map(|()| manifest)))
     }
 
     /// A snapshot's manifest, if its parts are what they should be, and its notes, whatever it is worth.
     async fn read_all(&self, id: &SnapshotId) -> Result<(Result<Manifest, Problem>, Marks), Error> {
         let parts = self.files.list(&self.dir(id)).await?.unwrap_or_default();
-        let marks = self.marks(id, &parts).await?;
+        let marks = marks::read(&self.files, &self.dir(id), &parts).await?;
         let manifest = match self.manifest_among(id, &parts).await {
             Err(e) if !e.is_outage() => Err(Problem::Unreadable(one_line(&e))),
             read => read?,
@@ -379,6 +376,23 @@ fn left_alone_since(child: &Child) -> Option<u64> {
 async fn read_manifest(inner: &Arc<Inner>, id: &SnapshotId) -> Result<Result<Manifest, Problem>, Error> {
     let (reader, snapshot) = (inner.clone(), id.clone());
     apart("read the manifest of", &inner.dir(id), async move { reader.read_manifest(&snapshot).await }).await
+}
+
+/// The manifest in a snapshot's directory that has these parts, if they are what they should be; its name aside.
+async fn manifest_in(files: &Files, dir: &str, parts: &[Child]) -> Result<Result<Manifest, Problem>, Error> {
+    let sizes = part(parts, MANIFEST).and_then(|m| Ok((m, part(parts, DUMP)?)));
+    let (manifest_bytes, dump_bytes) = match sizes {
+        Ok(sizes) => sizes,
+        Err(problem) => return Ok(Err(problem)),
+    };
+    if manifest_bytes > MANIFEST_MAX_BYTES {
+        return Ok(Err(Problem::TooBig { bytes: manifest_bytes }));
+    }
+    let json = files.read_small(&format!("{dir}/{MANIFEST}"), MANIFEST_MAX_BYTES).await?;
+    Ok(Manifest::parse(&json).and_then(|manifest| match manifest.bytes == dump_bytes {
+        true => Ok(manifest),
+        false => Err(Problem::Length { found: dump_bytes, expected: manifest.bytes }),
+    }))
 }
 
 /// Size of one part of a snapshot.

@@ -9,6 +9,7 @@ use super::*;
 use crate::rdb;
 use crate::snapshot::{Origin, Sha256, rank};
 
+mod imports;
 mod notes;
 
 const CLUSTER: &str = "role/test/redis";

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
+use crate::snapshot::Made;
 use crate::store::Options;
 
 const REPLID: &str = "8c1f2d6a5b0e4f3c9d7a6b5e4f3c2d1a0b9e8f7d";
@@ -151,7 +152,7 @@ async fn a_copy_in_either_framing_becomes_a_snapshot_with_its_exact_position() {
         let id = stored.unwrap();
         assert_eq!(errors, [""; 0]);
         let manifest = place.store.manifest(&id).await.unwrap();
-        assert_eq!((manifest.how, manifest.epoch, manifest.total_keys()), (How::Stream, 4, Some(5000)));
+        assert_eq!((manifest.how, manifest.epoch, manifest.total_keys()), (Made::Stream, 4, Some(5000)));
         assert_eq!(manifest.position, Some(Position { replid: REPLID.into(), offset: 77 }));
         let got = place.dir.join("got");
         place.store.get(&id, &got, &Report::new(Progress::default())).await.unwrap();
