@@ -13,7 +13,7 @@ use agent::record::{Evidence, MAX_EPOCH, Member, Phase, Record};
 use agent::snapshot::SnapshotId;
 
 use crate::model::{Action, Observed, Plan, Spec};
-use crate::view::OperationKind;
+use crate::view::{OperationKind, SnapshotRow};
 
 /// What the plan would break; empty for a sound plan.
 pub fn violations(spec: &Spec, seen: &Observed, plan: &Plan, now: Duration, silent_after: Duration) -> Vec<String> {
@@ -95,8 +95,17 @@ impl World<'_> {
         if record.epoch <= highest {
             found.push(format!("a record is made with epoch {} although an agent has seen {highest}", record.epoch));
         }
-        if !record.initialised && self.seen.store.snapshots.iter().flatten().count() > 0 {
-            found.push("a cluster with snapshots is taken for a new one".into());
+        let rows = || self.seen.store.snapshots.iter().flatten();
+        let begins = |row: &SnapshotRow| record.restored.as_ref().is_some_and(|restored| restored.snapshot == row.id);
+        match rows().find(|row| begins(row)) {
+            Some(row) if !row.is_import() || record.initialised || rows().any(|row| !row.is_import()) => {
+                found.push(format!("a cluster is born from snapshot {} although it is not a new one", row.id));
+            }
+            None if !record.initialised && rows().count() > 0 => {
+                found.push("a cluster with snapshots is taken for a new one".into());
+            }
+            None if record.restored.is_some() => found.push("a cluster is born from a snapshot that is not there".into()),
+            _ => {}
         }
     }
 
@@ -273,7 +282,9 @@ impl World<'_> {
                 }
             }
             Order::Start { source: Source::Empty }
-                if (record.initialised || self.seen.store.snapshots.iter().flatten().count() > 0)
+                if (record.initialised
+                    || record.restored.is_some()
+                    || self.seen.store.snapshots.iter().flatten().count() > 0)
                     && !self.seen.may_start_empty() =>
             {
                 found.push("a cluster that has had data is started empty".into());

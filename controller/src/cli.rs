@@ -183,6 +183,16 @@ enum SnapshotsVerb {
         #[arg(long, value_name = "FILE")]
         redis_server: Option<PathBuf>,
     },
+    /// Copies a dump from elsewhere into the cluster's store, as a snapshot.
+    ///
+    /// It is judged as it comes: structure, checksum, and what its manifest says where it has one; what is wrong is refused, and nothing of it is kept.
+    /// Where it comes from is only read. A cluster that is not yet born begins with what was imported last; any other uses it only when somebody
+    /// names it (aurora-redis restore), and it is never its latest, nor a backup of it. Speaks to the store itself; no controller is needed.
+    Import {
+        /// An RDB file, a directory with dump.rdb in it (the original system's), a snapshot's directory of any store, or a job's directory in a
+        /// store, for the best good one of its snapshots; as a path of this machine, or a URL (hdfs://…, file:///…).
+        source: String,
+    },
     /// Marks a snapshot to be kept. Speaks to the store itself.
     Pin {
         /// Its name.
@@ -209,7 +219,7 @@ enum SnapshotsVerb {
     /// Removes the snapshots that nothing wants kept, and uploads that were abandoned two days ago.
     ///
     /// Kept are the newest ones, the newest of each day and of each week, each of the numbers given; always the best good one, the last good one before a
-    /// suspicious one, pinned ones, what is suspicious, what is younger than an hour, what is unusable (look at it first), and whatever has not the name of a snapshot. Shows the fate of each, and asks.
+    /// suspicious one, pinned and imported ones, what is suspicious, what is younger than an hour, what is unusable (look at it first), and whatever has not the name of a snapshot. Shows the fate of each, and asks.
     Prune {
         /// Keep the newest so many.
         #[arg(long, value_name = "N", default_value_t = 24)]
@@ -418,6 +428,7 @@ async fn of_snapshots(context: &Context, verb: SnapshotsVerb) -> Result<(), Fail
             snapshots::verify(context, snapshots::Verify { id, all, no_load, redis_server }).await
         }
         SnapshotsVerb::Rehearse { redis_server } => snapshots::rehearse(context, redis_server).await,
+        SnapshotsVerb::Import { source } => snapshots::import(context, &source).await,
         SnapshotsVerb::Pin { id, reason } => snapshots::pin(context, &id, reason).await,
         SnapshotsVerb::Accept { id, reason } => snapshots::accept(context, &id, reason).await,
         SnapshotsVerb::Unpin { id } => snapshots::unpin(context, &id).await,

@@ -182,6 +182,7 @@ fn snapshot(epoch: u64, offset: u64, problem: Option<&str>) -> SnapshotRow {
         verification: None,
         accepted: None,
         rehearsal: None,
+        imported: None,
     }
 }
 

@@ -81,7 +81,7 @@ pub const DECLARED: &[Declared] = &[
     ),
     gauge("snapshots_suspicious", &[], "Snapshots that hold hardly anything of what the one before them held."),
     gauge("snapshot_bytes", &[], "Size of the latest good snapshot; absent when there is none."),
-    gauge("snapshots", &["good"], "Snapshots in the catalogue, usable (true) or not (false)."),
+    gauge("snapshots", &["good"], "Snapshots in the catalogue, usable (true) or not (false); imported ones are neither."),
     gauge("condition", &["reason"], "1 while a condition of this reason holds (see the runbook), else 0."),
     gauge("waiting", &["reason"], "1 while the plan waits for this reason, else 0."),
     gauge("operation_running", &[], "1 while an operation (backup, restore, failover, bootstrap) is under way."),
@@ -250,8 +250,9 @@ fn snapshot_gauges(scrape: &Scrape, published: &Published, now_ms: u64) {
     scrape.set_some("rehearsal_timestamp_seconds", proof.rehearsal.map(|r| r.at_ms as f64 / 1000.0));
     scrape.set_some("rehearsal_duration_seconds", proof.rehearsal.map(|r| r.took_ms as f64 / 1000.0));
     scrape.set("snapshots_suspicious", published.snapshots.iter().filter(|snapshot| snapshot.suspicious).count() as f64);
-    let good = published.snapshots.iter().filter(|snapshot| snapshot.good).count();
-    scrape.set_all("snapshots", [(vec!["true"], good as f64), (vec!["false"], (published.snapshots.len() - good) as f64)]);
+    let own = || published.snapshots.iter().filter(|snapshot| !snapshot.is_import());
+    let good = own().filter(|snapshot| snapshot.good).count();
+    scrape.set_all("snapshots", [(vec!["true"], good as f64), (vec!["false"], (own().count() - good) as f64)]);
 }
 
 fn history_gauges(scrape: &Scrape, history: &[HistoryEntry]) {

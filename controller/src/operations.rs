@@ -8,7 +8,7 @@ use agent::snapshot::{How, SnapshotId};
 
 use crate::decide::{Recorded, View, birth, choose, clock, copies, evidence};
 use crate::model::Spec;
-use crate::view::{Ask, Operation, OperationKind, RestorePlan};
+use crate::view::{Ask, Operation, OperationKind, RestorePlan, SnapshotRow};
 
 mod master;
 mod replace;
@@ -215,7 +215,12 @@ fn refuse_empty(wish: Wish<'_>, view: View<'_>, record: Recorded<'_>) -> Option<
     let usable = |s: &State| s.fenced_epoch != Some(record.record.epoch) || copies::place(s, record.record).is_some();
     let may_hold = |s: &State| s.redis.as_ref().is_some_and(|r| r.loading || !r.answering || (r.keys > 0 && usable(s)));
     let left = present.filter(|s| may_hold(s) || s.local.is_some()).count();
-    let snapshots = view.seen.store.snapshots.as_ref().map(|rows| rows.iter().filter(|row| row.can_be_named()).count());
+    // What was imported is none of its data, unless it begins with that.
+    let may_be_used = |row: &&SnapshotRow| match row.is_import() {
+        true => copies::begins_with(record.record, &row.id),
+        false => row.can_be_named(),
+    };
+    let snapshots = view.seen.store.snapshots.as_ref().map(|rows| rows.iter().filter(may_be_used).count());
     match (left, snapshots) {
         (0, Some(0)) => None,
         (_, None) => Some("the store cannot be listed: it may hold a snapshot to start from".into()),

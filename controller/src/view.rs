@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use agent::api::{Activity, Address, Epoch, Offset, Position, Role};
 use agent::record::Phase;
-use agent::snapshot::{Acceptance, How, Pin, SnapshotId, Verification};
+use agent::snapshot::{Acceptance, How, Imported, Pin, SnapshotId, Verification};
 use serde::{Deserialize, Serialize};
 
 /// Everything the last cycle published.
@@ -221,7 +221,7 @@ pub struct SnapshotRow {
     pub id: SnapshotId,
     /// Whether it may be used; otherwise `problem` says why not.
     pub good: bool,
-    /// Why it is not used; absent for a good one.
+    /// Why it is not used; absent for a good one, and for one that was imported and can be used.
     pub problem: Option<String>,
     /// Whether nothing is wrong with it but that it holds so little against the one before it: it is used only when somebody names it.
     #[serde(default)]
@@ -258,12 +258,21 @@ pub struct SnapshotRow {
     /// The last time a rehearsal restored it; absent when none did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rehearsal: Option<Verification>,
+    /// Where it was imported from: it is no good one, for it is none of this cluster's data, and is used only when somebody names it. Absent for
+    /// one that the cluster made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Imported>,
 }
 
 impl SnapshotRow {
-    /// Whether it can be restored by name: a suspicious one can.
+    /// Whether it can be restored by name: a suspicious one can, and an imported one.
     pub fn can_be_named(&self) -> bool {
-        self.good || self.suspicious
+        self.good || self.suspicious || self.is_import()
+    }
+
+    /// Whether it was imported, and nothing is wrong with it.
+    pub fn is_import(&self) -> bool {
+        self.imported.is_some() && self.problem.is_none()
     }
 }
 

@@ -207,6 +207,50 @@ fn snapshots_are_verified_and_loaded_without_a_controller() {
 }
 
 #[test]
+fn a_dump_is_imported_without_a_controller_and_is_no_good_one_of_the_clusters_own() {
+    let dir = Dir::new();
+    std::fs::write(dir.0.join("foreign.rdb"), DUMP).unwrap();
+    let imported = dir.snapshots(&["import", "foreign.rdb"]);
+    assert_eq!(imported.status.code(), Some(0), "{}", stderr(&imported));
+    let text = stdout(&imported);
+    assert!(text.contains(": imported, 5 keys, 264 B, written by server 7.0.15 (REDIS0010)"), "{text}");
+    assert!(stderr(&imported).contains("importing file://"), "{}", stderr(&imported));
+    let none = dir.snapshots(&["verify"]);
+    assert!(stderr(&none).contains("holds no snapshot to verify"), "{}", stderr(&none));
+    let id = text.split(':').next().unwrap();
+    assert_eq!(dir.snapshots(&["verify", id, "--no-load"]).status.code(), Some(0), "by name it is verified");
+
+    // Of a job the best good one of its own, as JSON with where it came from.
+    let (_, best) = (dir.put(DUMP, 1_795_499_035), dir.put(DUMP, 1_795_499_036));
+    let job = format!("{}/{CLUSTER}", dir.store());
+    let again = dir.snapshots(&["import", &job, "--output", "json"]);
+    let found: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!((&found["how"], &found["keys"]["0"], &found["epoch"]), (&"import".into(), &4.into(), &0.into()), "{found}");
+    assert_eq!(found["imported"]["from"], format!("{job}/snapshots/{best}"), "{found}");
+    assert_eq!(found["imported"]["cluster_id"], "c", "{found}");
+}
+
+#[test]
+fn what_cannot_be_imported_is_named_and_the_exit_code_tells() {
+    let dir = Dir::new();
+    std::fs::write(dir.0.join("cut.rdb"), &DUMP[..100]).unwrap();
+    for (source, said) in [
+        ("cut.rdb", "cut.rdb: it ends at offset 100"),
+        ("nothing.rdb", "nothing.rdb: there is nothing; expected is"),
+        ("s3://bucket/dump.rdb", "store address \"s3://bucket/dump.rdb\": its scheme is neither hdfs nor file"),
+        ("hdfs://127.0.0.1:1/redis", "stat /redis:"),
+    ] {
+        let output = dir.snapshots(&["import", source]);
+        assert_eq!((output.status.code(), stderr(&output).contains(said)), (Some(1), true), "{source}: {}", stderr(&output));
+    }
+    let nowhere = dir.run(&["snapshots", "import", "cut.rdb", "--cluster", CLUSTER, "--zookeeper", "127.0.0.1:1"]);
+    assert_eq!(nowhere.status.code(), Some(2), "{}", stderr(&nowhere));
+    std::fs::create_dir_all(dir.part("0000000000-20261124T020000Z-00000000000000000000", "")).unwrap();
+    let empty = dir.snapshots(&["import", &format!("{}/{CLUSTER}", dir.store())]);
+    assert!(stderr(&empty).contains("none of its 1 snapshots is a good one of its own"), "{}", stderr(&empty));
+}
+
+#[test]
 fn a_pin_is_set_and_taken_away() {
     let dir = Dir::new();
     let id = dir.put(DUMP, 1_795_499_035);

@@ -37,6 +37,8 @@ pub struct Candidate {
     pub suspicious: bool,
     /// Whether somebody wants it kept.
     pub pinned: bool,
+    /// Whether it was imported: then it is none of the cluster's own, and goes only by hand.
+    pub imported: bool,
 }
 
 /// What becomes of one snapshot, and why.
@@ -64,6 +66,7 @@ impl Retention {
         let bases = before_suspicious(best_first);
         let because = |c: &Candidate| match &c.id {
             _ if c.pinned => (false, "pinned"),
+            _ if c.imported => (false, "imported: only a person removes it"),
             _ if c.suspicious => (false, "suspicious: a person is to accept it"),
             _ if !c.good => (false, "unusable: a person is to look at it"),
             id if Some(id) == best => (false, "the best good one"),
@@ -107,7 +110,14 @@ mod tests {
 
     fn made(hours_ago: u64) -> Candidate {
         let created_ms = NOW_MS - hours_ago * HOUR_MS;
-        Candidate { id: SnapshotId::new(4, created_ms, created_ms), created_ms, good: true, suspicious: false, pinned: false }
+        Candidate {
+            id: SnapshotId::new(4, created_ms, created_ms),
+            created_ms,
+            good: true,
+            suspicious: false,
+            pinned: false,
+            imported: false,
+        }
     }
 
     const NOTHING: Retention = Retention { newest: 0, days: 0, weeks: 0, young_ms: 0 };
@@ -147,6 +157,15 @@ mod tests {
         let fates = NOTHING.judge(&candidates, NOW_MS);
         let because: Vec<&str> = fates.iter().map(|fate| fate.because).collect();
         assert_eq!(because, ["unusable: a person is to look at it", "the best good one", "nothing wants it kept", "pinned"]);
+    }
+
+    #[test]
+    fn what_was_imported_stays_and_counts_for_no_number() {
+        let mut candidates = hours([2, 3, 1]);
+        (candidates[2].good, candidates[2].imported) = (false, true);
+        assert_eq!(kept(Retention { newest: 2, ..NOTHING }, &candidates), [2, 3, 1]);
+        let because = NOTHING.judge(&candidates, NOW_MS)[2].because;
+        assert_eq!(because, "imported: only a person removes it");
     }
 
     #[test]

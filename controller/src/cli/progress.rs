@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use agent::api::Activity;
+use agent::store::{Progress, Stage};
 
 use super::table::{bytes, clean};
 use crate::view::ClusterView;
@@ -26,7 +27,17 @@ impl ProgressLine {
 
     /// Shows what is under way; nothing when nothing is.
     pub fn show(&mut self, cluster: &ClusterView) {
-        let Some(text) = describe(cluster) else { return };
+        if let Some(text) = describe(cluster) {
+            self.write(text);
+        }
+    }
+
+    /// Shows how far this process itself has come with a transfer whose present stage began so long ago.
+    pub fn show_own(&mut self, progress: &Progress, since: Duration) {
+        self.write(transfer(progress, since));
+    }
+
+    fn write(&mut self, text: String) {
         let mut out = std::io::stderr().lock();
         let last = self.last.as_ref();
         if last.is_some_and(|(shown, _)| *shown == text) {
@@ -54,6 +65,24 @@ fn describe(cluster: &ClusterView) -> Option<String> {
     let told = cluster.instances.iter().filter_map(|i| Some((i.instance, i.progress.as_ref()?)));
     let (instance, activity) = told.filter(|(_, a)| TOLD.contains(&a.what.as_str())).max_by_key(|(_, a)| a.done_bytes)?;
     Some(format!("instance {instance}: {}", line(activity)))
+}
+
+/// A transfer of this process in words.
+fn transfer(progress: &Progress, since: Duration) -> String {
+    let Progress { attempt, stage, done_bytes, total_bytes, error } = progress;
+    if let (Stage::Pausing, Some(error)) = (stage, error) {
+        return clean(&format!("attempt {attempt} failed, another one follows: {error}"));
+    }
+    let what = match stage {
+        Stage::Beginning | Stage::Pausing => "beginning",
+        Stage::Uploading | Stage::Fetching => "copying",
+        Stage::ReadingBack => "reading-back",
+        Stage::Verifying => "verifying",
+    };
+    let bytes_per_s = u64::try_from(u128::from(*done_bytes) * 1000 / since.as_millis().max(1)).unwrap_or(u64::MAX);
+    let left_s = total_bytes.saturating_sub(*done_bytes).checked_div(bytes_per_s).filter(|_| *total_bytes > 0);
+    let (done_bytes, total_bytes) = (*done_bytes, *total_bytes);
+    line(&Activity { what: what.into(), subject: String::new(), done_bytes, total_bytes, bytes_per_s, left_s })
 }
 
 fn line(activity: &Activity) -> String {
@@ -87,6 +116,19 @@ mod tests {
         assert_eq!(line(&activity), "streaming 5.0 MiB of 20.0 MiB (25 %), 3.0 MiB/s, 5 s left");
         let waiting = Activity { what: "waiting".into(), subject: "another backup on this host".into(), ..Activity::default() };
         assert_eq!(line(&waiting), "waiting another backup on this host");
+    }
+
+    #[test]
+    fn a_transfer_of_our_own_is_told_in_the_same_way() {
+        let mut progress =
+            Progress { attempt: 1, stage: Stage::Uploading, done_bytes: 6 << 20, total_bytes: 18 << 20, error: None };
+        let two = Duration::from_secs(2);
+        assert_eq!(transfer(&progress, two), "copying 6.0 MiB of 18.0 MiB (33 %), 3.0 MiB/s, 4 s left");
+        (progress.total_bytes, progress.stage) = (0, Stage::ReadingBack);
+        assert_eq!(transfer(&progress, two), "reading-back 6.0 MiB, 3.0 MiB/s");
+        (progress.stage, progress.error) = (Stage::Pausing, Some("no\nanswer".into()));
+        assert_eq!(transfer(&progress, two), "attempt 1 failed, another one follows: no answer");
+        assert_eq!(transfer(&Progress::default(), Duration::ZERO).trim(), "beginning");
     }
 
     #[test]

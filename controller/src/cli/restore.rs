@@ -159,6 +159,9 @@ fn render(cluster: &str, plan: &RestorePlan) -> String {
     if let Some(problem) = &row.problem {
         text += &format!("            {problem}\n");
     }
+    if let Some(imported) = &row.imported {
+        text += &format!("            imported from {}: it is none of this cluster's data\n", imported.from);
+    }
     text += &format!("  present:  {} keys, master is instance {}\n", plan.present_keys, plan.master);
     for (n, step) in plan.steps.iter().enumerate() {
         text += &format!("  {}. {step}\n", n + 1);
@@ -186,6 +189,9 @@ fn restore_plan(answer: &ClusterAnswer, source: Option<&SnapshotRow>, consent: b
             text +=
                 &format!("  source:  {} of {}, {}{keys}\n", snapshot.id, date(snapshot.created_ms), bytes(Some(snapshot.bytes)));
             text += &format!("  loss:    writes of the last {age}, unless a newer copy is found in a sandbox\n");
+            if let Some(imported) = &snapshot.imported {
+                text += &format!("  origin:  imported from {}: it is none of this cluster's data\n", clean(&imported.from));
+            }
             if let Some(problem) = snapshot.problem.as_ref().filter(|_| snapshot.suspicious) {
                 text += &format!("  problem: {}; it is restored because it was named\n", clean(problem));
             } else if let Some(problem) = &snapshot.problem {

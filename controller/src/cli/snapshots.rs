@@ -1,8 +1,8 @@
-//! `snapshots`: list and show what the controller published; pin, verify and prune in the store itself.
+//! `snapshots`: list and show what the controller published; pin, import, verify and prune in the store itself.
 
 use std::time::UNIX_EPOCH;
 
-use agent::snapshot::{Acceptance, Pin, SnapshotId, Verification};
+use agent::snapshot::{Acceptance, Imported, Pin, SnapshotId, Verification};
 use agent::store::{Options, Store};
 
 use super::door::Door;
@@ -11,9 +11,11 @@ use super::{Context, Failure, owner, say};
 use crate::http::ClusterAnswer;
 use crate::view::SnapshotRow;
 
+mod import;
 mod prune;
 mod verify;
 
+pub(super) use import::import;
 pub(super) use prune::{Prune, prune};
 pub(super) use verify::{Verify, rehearse, verify};
 
@@ -75,7 +77,7 @@ fn render_list(snapshots: &[SnapshotRow], now_ms: u64) -> String {
             s.server.clone(),
             s.verification.as_ref().map_or("-".into(), |v| verified(v, now_ms)),
             if s.pin.is_some() { "yes".into() } else { "-".into() },
-            s.problem.clone().unwrap_or_default(),
+            s.problem.clone().or_else(|| Some(format!("from {}", s.imported.as_ref()?.from))).unwrap_or_default(),
         ]
     };
     let rows: Vec<Vec<String>> = snapshots.iter().map(row).collect();
@@ -88,6 +90,7 @@ fn state(row: &SnapshotRow) -> &'static str {
     match (row.good, row.suspicious) {
         (true, _) => "good",
         (_, true) => "suspicious",
+        _ if row.is_import() => "imported",
         _ => "unusable",
     }
 }
@@ -112,12 +115,21 @@ fn render_one(s: &SnapshotRow) -> String {
         ("keys", s.keys.map_or("unknown".into(), |keys| keys.to_string())),
         ("epoch", s.epoch.to_string()),
         ("position", position),
-        ("written by", format!("instance {}, server {}", s.instance, s.server)),
+        (
+            "written by",
+            s.imported.as_ref().map_or(format!("instance {}, server {}", s.instance, s.server), |i| foreign(i, &s.server)),
+        ),
         ("verified", s.verification.as_ref().map_or("never".into(), verification)),
         ("rehearsed", s.rehearsal.as_ref().map_or("never".into(), verification)),
         ("pinned", s.pin.as_ref().map_or("no".into(), |pin| word(pin.at_ms, &pin.owner, &pin.reason))),
     ];
     lines.map(|(name, value)| format!("{name:<12}{}\n", clean(&value))).concat()
+}
+
+/// Where an imported one comes from.
+fn foreign(imported: &Imported, server: &str) -> String {
+    let cluster = imported.cluster_id.as_ref().map_or(String::new(), |id| format!(", of cluster {id}"));
+    format!("server {server}{cluster}; imported from {} {}", imported.from, word(imported.at_ms, &imported.by, ""))
 }
 
 fn verification(v: &Verification) -> String {
@@ -135,6 +147,7 @@ fn stands(s: &SnapshotRow) -> String {
     match (&s.problem, &s.accepted) {
         (Some(problem), _) if s.suspicious => format!("{problem}; aurora-redis snapshots accept has it used all the same"),
         (Some(problem), _) => format!("unusable: {problem}"),
+        (None, _) if s.imported.is_some() => "imported: it is used only when somebody names it".into(),
         (None, Some(by)) => format!("good; accepted {}", word(by.at_ms, &by.owner, &by.reason)),
         (None, None) => "good".into(),
     }
@@ -210,6 +223,20 @@ mod tests {
         row.accepted = Some(Acceptance { owner: "ann".into(), reason: "emptied on purpose".into(), at_ms: NOW_MS });
         let text = render_one(&row);
         assert!(text.contains("state       good; accepted 2026-") && text.contains("by ann: emptied on purpose\n"), "{text}");
+    }
+
+    #[test]
+    fn an_imported_one_tells_where_it_comes_from() {
+        let from = "hdfs://old:8020/redis/dump.rdb".into();
+        let imported = Imported { from, by: "ann".into(), at_ms: NOW_MS, cluster_id: Some("c9".into()), position: None };
+        let row = SnapshotRow { good: false, imported: Some(imported), ..example::published().snapshots[0].clone() };
+        let text = render_list(std::slice::from_ref(&row), NOW_MS);
+        assert!(text.contains("imported  15 min") && text.contains("from hdfs://old:8020/redis/dump.rdb"), "{text}");
+        let text = render_one(&row);
+        assert!(text.contains("state       imported: it is used only when somebody names it\n"), "{text}");
+        assert!(text.contains("server 7.0.15, of cluster c9; imported from hdfs://old:8020/redis/dump.rdb 2026-"), "{text}");
+        let bad = SnapshotRow { problem: Some("piece 3".into()), ..row };
+        assert!(render_list(&[bad], NOW_MS).contains("unusable  15 min"));
     }
 
     #[test]

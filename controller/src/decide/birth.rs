@@ -1,13 +1,15 @@
 //! No record: a new cluster, or one whose ZooKeeper was emptied.
 //!
 //! What is found decides: cluster id and highest epoch are adopted from live agents, else from the manifests below this cluster's
-//! path; only where nothing is found is a new cluster born. One live serving master is adopted as it is, so nobody changes.
+//! path; only where nothing is found is a new cluster born: empty, or from a snapshot that was imported for it. One live serving master is
+//! adopted as it is, so nobody changes.
 
 use agent::api::State;
-use agent::record::{Evidence, MAX_EPOCH, Phase, Record};
+use agent::record::{Evidence, MAX_EPOCH, Phase, Record, Restored};
 
 use super::View;
 use crate::model::{Action, AgentView, Plan, Reason, member};
+use crate::view::SnapshotRow;
 
 /// Makes the record once enough is known.
 pub fn begin(view: View<'_>, plan: &mut Plan) {
@@ -35,11 +37,11 @@ pub fn begin(view: View<'_>, plan: &mut Plan) {
         return;
     }
     let found = ids.first().copied().or(view.seen.store.cluster_id.as_ref());
-    let entries = view.seen.store.snapshots.iter().flatten().count();
+    let entries = view.seen.store.snapshots.iter().flatten().filter(|row| !row.is_import()).count();
     if found.is_none() && entries > 0 {
         let message = format!(
             "the store holds {entries} snapshots below this cluster's path and their manifests do not agree on one cluster: \
-             move away those that are not of this cluster"
+             move away those that are not of this cluster, and imported ones that cannot be used"
         );
         plan.wait(Reason::ClusterIdsDiffer, message);
         return;
@@ -84,13 +86,22 @@ pub fn trace(view: View<'_>) -> Option<String> {
     if let Some(state) = view.seen.agents.iter().filter_map(|a| a.state.as_ref()).find(|s| s.cluster_id.is_some()) {
         return Some(format!("instance {} knows cluster {}", state.instance, state.cluster_id.as_deref().unwrap_or_default()));
     }
-    match view.seen.store.snapshots.as_ref().map(Vec::len) {
-        None if view.seen.store.configured => {
-            Some("the store cannot be listed, and may hold snapshots of an earlier cluster".into())
-        }
-        None | Some(0) => None,
-        Some(entries) => Some(format!("the store holds {entries} snapshots of an earlier cluster")),
+    let Some(rows) = &view.seen.store.snapshots else {
+        let unknown = "the store cannot be listed, and may hold snapshots of an earlier cluster";
+        return view.seen.store.configured.then(|| unknown.into());
+    };
+    let imports = rows.iter().filter(|row| row.is_import()).count();
+    match (rows.len() - imports, imports) {
+        (0, 0) => None,
+        (0, imports) => Some(format!("the store holds {imports} imported snapshots, and the cluster is born from the last one")),
+        (entries, _) => Some(format!("the store holds {entries} snapshots of an earlier cluster")),
     }
+}
+
+/// What a cluster is born from of which nothing else is known: the snapshot that was imported last.
+fn import(view: View<'_>) -> Option<&SnapshotRow> {
+    let imports = view.seen.store.snapshots.iter().flatten().filter(|row| row.is_import());
+    imports.max_by_key(|row| (row.imported.as_ref().map(|imported| imported.at_ms), &row.id))
 }
 
 /// A task that is known to run and of which no word has come since this controller leads. The scheduler knows best; without it, what is announced.
@@ -127,6 +138,7 @@ fn create(view: View<'_>, states: &[&State], found: Option<&String>, live: Optio
     let stored = view.seen.store.snapshots.iter().flatten().map(|row| row.epoch);
     let highest = states.iter().map(|s| s.epoch).chain(stored).filter(|epoch| *epoch <= MAX_EPOCH).max().unwrap_or(0);
     let adopted = live.and_then(member);
+    let import = import(view).filter(|_| adopted.is_none() && found.is_none());
     let phase = match (&adopted, found) {
         (Some(_), _) => Phase::Promoting,
         (None, Some(_)) => Phase::Deposing,
@@ -150,9 +162,13 @@ fn create(view: View<'_>, states: &[&State], found: Option<&String>, live: Optio
         durability: view.spec.durability,
         histories: Vec::new(),
         snapshot: None,
-        restored: None,
+        restored: import.map(|row| Restored { epoch: highest + 1, snapshot: row.id.clone() }),
     };
     let because = match (live, found) {
+        (None, None) if import.is_some() => {
+            let id = import.map(|row| row.id.to_string()).unwrap_or_default();
+            format!("no trace of an earlier cluster: a new one is born from snapshot {id}, which was imported")
+        }
         (Some(state), _) => format!("the record is gone and instance {} serves as master: it is adopted", state.instance),
         (None, Some(id)) => format!("the record is gone; cluster {id} and epoch {highest} are found in agents or manifests"),
         (None, None) => "no trace of an earlier cluster: a new one is born".into(),

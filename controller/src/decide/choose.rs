@@ -416,11 +416,12 @@ fn lowest<'a>(idle: &[(&'a AgentView, &'a State)]) -> (&'a AgentView, &'a State)
     *idle.iter().min_by_key(|(_, s)| s.instance).expect("called with at least one idle agent")
 }
 
-/// Only a cluster that never had data, and has no snapshot, good or bad, starts empty.
+/// Only a cluster that never had data, is not to begin with an imported snapshot, and has no snapshot, good or bad, starts empty.
 fn start_empty(view: View<'_>, record: Recorded<'_>, idle: &[(&AgentView, &State)], plan: &mut Plan) {
     let entries = view.seen.store.snapshots.iter().flatten().count();
     snapshots::report_suspicious(view, plan);
-    if (record.record.initialised || entries > 0) && !view.seen.may_start_empty() {
+    let has_had_data = record.record.initialised || record.record.restored.is_some() || entries > 0;
+    if has_had_data && !view.seen.may_start_empty() {
         let unusable: Vec<&String> = view.seen.unusable.iter().collect();
         plan.wait(
             Reason::NoSource,

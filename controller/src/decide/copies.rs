@@ -158,7 +158,7 @@ fn local(view: View<'_>, record: Recorded<'_>) -> Vec<Copy> {
         .collect()
 }
 
-/// Good snapshots in the store, and a suspicious one that somebody named.
+/// Good snapshots in the store; one that is suspicious or was imported, if somebody named it. What was imported is also what a cluster may begin with.
 fn stored(seen: &Observed, record: &Record) -> Vec<Copy> {
     let named = seen.operation.as_ref().filter(|o| o.outcome.is_none()).and_then(|o| match &o.kind {
         OperationKind::Restore { snapshot, .. } => snapshot.as_ref(),
@@ -170,7 +170,9 @@ fn stored(seen: &Observed, record: &Record) -> Vec<Copy> {
         .snapshots
         .iter()
         .flatten()
-        .filter(|row| row.good || (row.suspicious && named == Some(&row.id)))
+        .filter(|row| {
+            row.good || (row.can_be_named() && named == Some(&row.id)) || (row.is_import() && begins_with(record, &row.id))
+        })
         .filter(|row| !seen.unusable.contains(&format!("snapshot:{}", row.id)))
         .filter_map(|row| {
             let (epoch, offset) = origin(row.position.as_ref(), row.epoch, record);
@@ -178,9 +180,15 @@ fn stored(seen: &Observed, record: &Record) -> Vec<Copy> {
             let begun = base.filter(|restored| restored.snapshot == row.id).map(|restored| (restored.epoch, 0));
             let replaced = is_replaced(row.position.as_ref(), epoch, record) && named != Some(&row.id);
             let (epoch, offset) = begun.or((!replaced).then_some((epoch, offset)))?;
-            Some(Copy { holder: Holder::Snapshot { id: row.id.clone() }, epoch, offset, created_ms: row.created_ms })
+            let created_ms = row.imported.as_ref().map_or(row.created_ms, |imported| imported.at_ms);
+            Some(Copy { holder: Holder::Snapshot { id: row.id.clone() }, epoch, offset, created_ms })
         })
         .collect()
+}
+
+/// Whether a cluster that has no data of its own may begin with this imported snapshot: it has had no master yet, or began with it before.
+pub fn begins_with(record: &Record, snapshot: &SnapshotId) -> bool {
+    !record.initialised || record.restored.as_ref().is_some_and(|restored| restored.snapshot == *snapshot)
 }
 
 fn is_replaced(position: Option<&Position>, epoch: u64, record: &Record) -> bool {

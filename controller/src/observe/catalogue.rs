@@ -1,11 +1,11 @@
-//! The store, polled: which snapshots there are, which are good, and whose they are.
+//! The store, polled: which snapshots there are, which are good, and whose they are. Those that were imported are nobody's, and stand apart.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agent::causes::chain;
-use agent::snapshot::{self, Guard, Marks, SnapshotId};
+use agent::snapshot::{self, Guard, Marks, Problem, SnapshotId};
 use agent::store::{Entry, Store};
 use agent::zk::Watched;
 use tokio::sync::{Notify, watch};
@@ -46,7 +46,8 @@ pub fn poll(
     rx
 }
 
-/// The catalogue, best first; what cannot be used stands behind, with the reason, and what is suspicious in its place.
+/// The catalogue, best first; what is suspicious stands in its place, behind come those that were imported, the last one first, and then what cannot
+/// be used, with the reason.
 fn catalogue(entries: &[Entry], record: Option<&agent::zk::Node>, guard: Guard) -> StoreView {
     let record: Option<agent::record::Record> = record.and_then(|node| serde_json::from_slice(&node.data).ok());
     let cluster_id = record.as_ref().map(|r| r.cluster_id.as_str());
@@ -74,6 +75,9 @@ fn catalogue(entries: &[Entry], record: Option<&agent::zk::Node>, guard: Guard) 
         record.as_ref().is_some_and(|r| !began(r) && r.is_replaced(position, epoch))
     };
     rows.sort_by_cached_key(replaced);
+    let mut imports: Vec<SnapshotRow> = entries.iter().filter_map(import).collect();
+    imports.sort_by_cached_key(|row| std::cmp::Reverse((row.imported.as_ref().map(|i| i.at_ms), row.id.clone())));
+    rows.extend(imports);
     rows.extend(entries.iter().filter_map(|entry| bad(entry, cluster_id)));
     StoreView { configured: true, snapshots: Some(rows), cluster_id: owner }
 }
@@ -98,11 +102,23 @@ fn whole(id: &SnapshotId, manifest: &snapshot::Manifest, marks: Marks, suspiciou
         verification: marks.verification,
         accepted: marks.accepted,
         rehearsal: marks.rehearsal,
+        imported: manifest.imported.clone(),
     }
+}
+
+/// One that was imported: never good, whatever it is worth.
+fn import(entry: &Entry) -> Option<SnapshotRow> {
+    let (id, manifest, _) = entry.imported()?;
+    let found = entry.marks.verification.as_ref().and_then(|v| v.problem.clone());
+    let problem = found.map(|found| chain(&Problem::Verified(found)));
+    Some(SnapshotRow { good: false, problem, ..whole(id, manifest, entry.marks.clone(), None) })
 }
 
 /// A snapshot that cannot be used. Directories whose names are none of ours are left out: nobody can name them.
 fn bad(entry: &Entry, cluster_id: Option<&str>) -> Option<SnapshotRow> {
+    if entry.imported().is_some() {
+        return None;
+    }
     let problem = entry.usable(cluster_id).err()?;
     let id: SnapshotId = entry.name.parse().ok()?;
     Some(SnapshotRow {
@@ -122,6 +138,7 @@ fn bad(entry: &Entry, cluster_id: Option<&str>) -> Option<SnapshotRow> {
         verification: entry.marks.verification.clone(),
         accepted: entry.marks.accepted.clone(),
         rehearsal: entry.marks.rehearsal.clone(),
+        imported: None,
         id,
     })
 }
@@ -129,7 +146,7 @@ fn bad(entry: &Entry, cluster_id: Option<&str>) -> Option<SnapshotRow> {
 #[cfg(test)]
 mod tests {
     use agent::rdb::{Checked, Digest};
-    use agent::snapshot::{Acceptance, Manifest, Origin, Problem, Verification};
+    use agent::snapshot::{Acceptance, Imported, Made, Manifest, Origin, Verification};
 
     use super::*;
 
@@ -157,6 +174,7 @@ mod tests {
     fn rows(entries: &[Entry]) -> Vec<(u64, &'static str)> {
         let rows = catalogue(entries, None, Guard::default()).snapshots.unwrap();
         let state = |row: &SnapshotRow| match (row.good, row.suspicious) {
+            (false, false) if row.is_import() => "imported",
             (true, false) => "good",
             (false, true) => "suspicious",
             (false, false) => "unusable",
@@ -200,5 +218,33 @@ mod tests {
         let broken = Entry { snapshot: Err(Problem::Missing("manifest.json")), ..plain(9, 1) };
         let entries = [odd(".."), odd("späte\nZeile"), odd("\u{fffd}"), broken, plain(1, 1), odd("dump.rdb")];
         assert_eq!(rows(&entries), [(1, "good"), (9, "unusable")]);
+    }
+
+    /// One that was imported at `at_s`, of data of `created_s`.
+    fn imported(created_s: u64, at_s: u64, keys: u64, marks: Marks) -> Entry {
+        let made = entry(created_s, keys, marks);
+        let (_, manifest) = made.snapshot.unwrap();
+        let imported = Some(Imported { at_ms: at_s * 1000, ..Imported::default() });
+        let manifest = Manifest { epoch: 0, how: Made::Import, imported, ..(*manifest).clone() };
+        Entry { name: manifest.id().to_string(), snapshot: Ok((manifest.id(), Arc::new(manifest))), marks: made.marks }
+    }
+
+    #[test]
+    fn an_imported_one_is_nobodys_never_the_best_and_no_base_of_the_guard() {
+        // The newest data, and the most of it: all the same the cluster's own ones stand before it, and are judged among themselves.
+        let entries = [plain(1, 10), imported(9, 5, 5000, Marks::default()), imported(8, 6, 1, Marks::default()), plain(2, 9)];
+        assert_eq!(rows(&entries), [(2, "good"), (1, "good"), (8, "imported"), (9, "imported")]);
+        let alone = catalogue(&entries[1..3], None, Guard::default());
+        assert_eq!(alone.cluster_id, None, "it tells no cluster");
+        assert_eq!(catalogue(&entries, None, Guard::default()).cluster_id.as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn an_imported_one_that_was_found_bad_cannot_be_named() {
+        let (at_ms, took_ms) = (1, 1);
+        let problem = Some("piece 2".into());
+        let bad = Verification { at_ms, by: String::new(), problem, keys: None, loaded_by: None, took_ms };
+        let marks = Marks { verification: Some(bad), ..Marks::default() };
+        assert_eq!(rows(&[imported(9, 5, 7, marks)]), [(9, "unusable")]);
     }
 }

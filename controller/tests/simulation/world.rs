@@ -274,6 +274,7 @@ impl World {
             verification: None,
             accepted: None,
             rehearsal: None,
+            imported: None,
         };
         self.store.push(Stored { row, dump, cluster_id });
         Some(id)

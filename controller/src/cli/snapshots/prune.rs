@@ -78,6 +78,7 @@ fn plan(rows: &[SnapshotRow], rule: Retention, now_ms: u64) -> Vec<Line> {
         good: row.good,
         suspicious: row.suspicious,
         pinned: row.pin.is_some(),
+        imported: row.imported.is_some(),
     };
     let candidates: Vec<Candidate> = rows.iter().map(candidate).collect();
     let line = |(fate, row): (Fate, &SnapshotRow)| Line {

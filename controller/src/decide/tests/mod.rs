@@ -18,6 +18,7 @@ mod choose;
 mod clock;
 mod depose;
 mod empty;
+mod imports;
 mod instances;
 mod lease;
 mod lineage;
@@ -115,6 +116,7 @@ fn row(id: &str, epoch: u64, position: Option<(&str, u64)>) -> SnapshotRow {
         verification: None,
         accepted: None,
         rehearsal: None,
+        imported: None,
     }
 }
 
