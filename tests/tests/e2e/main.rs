@@ -5,6 +5,7 @@ mod demo;
 mod doors;
 mod fetched;
 mod hosts;
+mod imports;
 mod life;
 mod parts;
 mod restore;

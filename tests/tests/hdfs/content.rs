@@ -1,7 +1,7 @@
 //! What stands in the store: whole snapshots under names of their own, and how anything else that lies there is told.
 
 use agent::snapshot::{Problem, SnapshotId, rank};
-use agent::store::{Stage, fetch_file};
+use agent::store::{Elsewhere, Stage, fetch_file};
 
 use super::*;
 
@@ -15,6 +15,7 @@ fn snapshots_go_in_and_come_out() {
         round_trip(&bench, &hdfs, &store).await?;
         names_are_never_taken_over(&bench, &store).await?;
         dropped_upload(&bench, &store).await?;
+        imports(&bench, &hdfs).await?;
         bad_entries(&bench, &hdfs).await?;
         damaged_block(&bench, &hdfs, &store).await
     });
@@ -77,6 +78,38 @@ async fn dropped_upload(bench: &Arc<Bench>, store: &Store) -> Result<()> {
     ensure!(store.list().await?.len() == before, "an upload that was dropped is a snapshot");
     let later = 1000 * 3600 * 24 * 30 + u64::try_from(std::time::UNIX_EPOCH.elapsed()?.as_millis())?;
     ensure!(store.sweep(later).await? == 1, "the upload lies in incoming/ until it is swept");
+    Ok(())
+}
+
+/// From directories that only their owner may read, as the original system left them.
+async fn imports(bench: &Arc<Bench>, hdfs: &Hdfs) -> Result<()> {
+    let local = bench.subdir("old")?;
+    let original = dump(bench, "original.rdb", 5 << 20)?;
+    let bytes = std::fs::read(&original)?;
+    for (name, bytes) in [("good", &bytes[..]), ("cut", &bytes[..3 << 20]), ("empty", b"")] {
+        std::fs::create_dir(local.join(name))?;
+        std::fs::write(local.join(name).join("dump.rdb"), bytes)?;
+    }
+    let private = ["-D", "fs.permissions.umask-mode=077", "-put", &local.display().to_string(), "/"];
+    hdfs.tool("org.apache.hadoop.fs.FsShell", &private).await?;
+    let old = format!("{}/old", hdfs.uri());
+    let store = Store::open(&format!("{}/aurora", hdfs.uri()), "role/test/imports", options(hdfs))?;
+    let find = async |name: &str, options: Options| match Elsewhere::look(&format!("{old}{name}"), &options).await? {
+        Elsewhere::Dump(dump) => Ok(dump),
+        Elsewhere::Job(_) => panic!("{name} is taken for a job's directory"),
+    };
+    let id = store.import(&find("/good", options(hdfs)).await?, "ann", &report()).await?;
+    check_got(bench, &store, &id, &original).await?;
+    for (name, reason) in [("/cut", "truncated"), ("/empty/dump.rdb", "only 0 bytes"), ("", "a directory with nothing in it")] {
+        let import = async { store.import(&find(name, options(hdfs)).await?, "ann", &report()).await };
+        let error = fails(Duration::from_secs(10), import).await?;
+        ensure!(error.to_string().contains(reason), "{name}: {error}");
+    }
+    let stranger = || Options { user: Some("stranger".into()), ..options(hdfs) };
+    let error = fails(Duration::from_secs(10), find("/good", stranger())).await?;
+    ensure!(error.kind() == "denied", "{error}");
+    let left: Vec<String> = store.list().await?.into_iter().map(|entry| entry.name).collect();
+    ensure!(left == [id.to_string()], "{left:?}");
     Ok(())
 }
 
