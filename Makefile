@@ -13,6 +13,8 @@ FIRST_SEED ?= 10000
 SEEDS ?= 100000
 # How often each server, its agent, and both are frozen beyond the lease for `make soak`.
 MODULE_ROUNDS ?= 50
+# Inputs that each property of the readers of RDB files and manifests is tried with for `make soak`.
+FUZZ_CASES ?= 200000
 # Options of the benchmark, e.g. "--repeats 3 --faults kill,term --systems ours3,sentinel"; demo bench --help lists them.
 BENCH ?= --write docs/benchmark.md
 # Options of the measurement of the lease module, e.g. "--rounds 200".
@@ -27,7 +29,8 @@ help:
 	@echo "make check   formatting, lints, docs, unit and quick tests (minutes)"
 	@echo "make test    everything"
 	@echo "make soak    what takes longer: the model check at bigger bounds, 100,000 seeds of the simulation (SEEDS=),"
-	@echo "             servers of every version frozen beyond their lease (MODULE_ROUNDS=)"
+	@echo "             servers of every version frozen beyond their lease (MODULE_ROUNDS=), readers of RDB files and manifests"
+	@echo "             on random and damaged input (FUZZ_CASES=)"
 	@echo "make bench   the figures of docs/benchmark.md, measured anew and written there (BENCH=--quick: a few, printed only)"
 	@echo "make bench-module   what the lease module costs, measured anew and written there (five minutes)"
 	@echo "make bench-snapshots   what snapshots cost, in HDFS and on clients' writes, measured anew and written there (ten minutes)"
@@ -62,6 +65,7 @@ test: setup build
 	cargo test --locked --workspace -- --test-threads=$(TEST_THREADS)
 
 soak: build
+	PROPTEST_CASES=$(FUZZ_CASES) cargo test --locked -p aurora-redis-agent --lib -- rdb:: snapshot::
 	cargo test --locked -p model --test holds -- --ignored --nocapture --test-threads=1
 	AURORA_REDIS_MODULE_ROUNDS=$(MODULE_ROUNDS) cargo test --locked -p aurora-redis-agent --test lease_module -- --test-threads=1
 	AURORA_REDIS_SIM_FIRST=$(FIRST_SEED) AURORA_REDIS_SIM_SEEDS=$(SEEDS) cargo test --locked -p aurora-redis-controller --test simulation a_cluster -- --nocapture
