@@ -1,5 +1,5 @@
 # Two commands for a newcomer: `make demo` (watch a cluster live) and `make test` (everything). All of them install what is missing first.
-.PHONY: setup build demo up down check test soak bench bench-module bench-snapshots fmt
+.PHONY: setup build demo up down check test test-thinking test-waiting soak bench bench-module bench-snapshots fmt
 .DEFAULT_GOAL := help
 
 export AURORA_REDIS_BIN := $(CURDIR)/target/debug
@@ -61,8 +61,18 @@ check: setup fmt build
 	RUSTDOCFLAGS="-D warnings" cargo doc -q --locked --workspace --no-deps
 	AURORA_REDIS_SIM_SEEDS=500 cargo test -q --locked --workspace --lib --bins $(addprefix --test ,$(QUICK)) -- --skip each_rule_that_is_left_out
 
+# Suites that only think run beside those that mostly wait for processes, and give way to them.
+SUITES = $(basename $(notdir $(wildcard */tests/*.rs tests/model/tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs)))
+THINKING = simulation holds rules
 test: setup build
-	cargo test --locked --workspace -- --test-threads=$(TEST_THREADS)
+	cargo test --locked --workspace --no-run
+	+@$(MAKE) --no-print-directory -j2 test-thinking test-waiting
+
+test-thinking:
+	nice cargo test --locked --workspace $(addprefix --test ,$(THINKING))
+
+test-waiting:
+	cargo test --locked --workspace --lib --bins $(addprefix --test ,$(filter-out $(THINKING),$(SUITES))) -- --test-threads=$(TEST_THREADS)
 
 soak: build
 	PROPTEST_CASES=$(FUZZ_CASES) cargo test --locked -p aurora-redis-agent --lib -- rdb:: snapshot::
