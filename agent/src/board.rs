@@ -26,10 +26,23 @@ pub(crate) struct Duty {
     pub fenced: Option<Epoch>,
     /// Whether its copy is whole: what it was started from, or a completed sync.
     pub complete: bool,
+    /// Whether it is being given a snapshot from the stream: it has nothing, or a part, however it looks.
+    pub fed: bool,
     /// About to end: clients shall not come any more.
     pub withdrawn: bool,
     /// Settings in force.
     pub settings: Settings,
+}
+
+/// What a server has when it is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holds {
+    /// A whole copy.
+    Whole,
+    /// None, until its first sync with a master.
+    Nothing,
+    /// None, until all of a snapshot was given to it.
+    Fed,
 }
 
 /// Kinds of long work, the one people want to see first coming first.
@@ -227,7 +240,7 @@ fn redis(server: &Server, parts: &Parts, config: &Config) -> Redis {
         offset: info.offset,
         link: info.link,
         following: info.following,
-        loading: info.loading,
+        loading: info.loading || parts.duty.fed,
         syncing: info.syncing,
         open: info.tcp_port != 0,
         used_memory: info.used_memory,

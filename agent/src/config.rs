@@ -48,6 +48,12 @@ pub const KEYS: &[Key] = &[
         "URI",
         "Store of the snapshots: hdfs://NAMENODE[:PORT]/PATH or file:///PATH; without it none is kept",
     ),
+    Key::value(
+        "snapshots.restore_how",
+        "file|stream",
+        "How a snapshot is restored: fetched to the disk and loaded from there, or given to the server as it comes, which needs no disk",
+    )
+    .or("file"),
     Key::value("snapshots.spool_memory", "SIZE", "Memory in which a backup of the stream may wait for a slow store").or("16mb"),
     Key::value(
         "snapshots.spool_disk",
@@ -118,6 +124,8 @@ pub struct Config {
     pub secret: Option<Secret>,
     /// Store of the snapshots; absent when none are kept.
     pub snapshots_uri: Option<String>,
+    /// How a snapshot gets into a server.
+    pub(crate) restore_how: RestoreHow,
     /// What of a stream may wait for the store; its directory is below the sandbox.
     pub(crate) spool: stream::Limits,
     /// Memory that must be free before a backup forks, percent of what the server uses.
@@ -150,6 +158,27 @@ pub enum Program {
         /// SHA-256, hex.
         sha256: String,
     },
+}
+
+/// How a snapshot gets into a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum RestoreHow {
+    /// It is fetched to the disk, and the server is started from there.
+    #[default]
+    File,
+    /// The server gets it as it comes, as a replica does from its master.
+    Stream,
+}
+
+impl std::str::FromStr for RestoreHow {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<RestoreHow, &'static str> {
+        match text {
+            "file" => Ok(RestoreHow::File),
+            "stream" => Ok(RestoreHow::Stream),
+            _ => Err("it is neither"),
+        }
+    }
 }
 
 impl Config {
@@ -185,6 +214,7 @@ impl Config {
             http: at(layers.number("http_port", 1..=65535)),
             sandbox: sandbox(&mut layers),
             snapshots_uri: layers.optional("snapshots.uri", "hdfs://NAMENODE[:PORT]/PATH or file:///PATH", parse_store),
+            restore_how: layers.required("snapshots.restore_how", "file or stream", str::parse),
             spool: stream::Limits {
                 memory: layers.bytes("snapshots.spool_memory"),
                 disk: layers.bytes("snapshots.spool_disk"),

@@ -54,6 +54,10 @@ impl Places {
     pub fn incoming(&self) -> PathBuf {
         self.sandbox.join("incoming")
     }
+    /// What the server's directory held, while a server that is given a snapshot uses it.
+    fn held(&self) -> PathBuf {
+        self.sandbox.join("held")
+    }
     /// The server's output.
     pub fn log(&self) -> PathBuf {
         self.sandbox.join("redis.log")
@@ -81,17 +85,44 @@ impl Places {
     /// Moves everything the server's directory holds into a new place aside; `None` when it holds nothing.
     pub fn set_data_aside(&self, epoch: Epoch, now_ms: u64) -> io::Result<Option<PathBuf>> {
         self.remove_leftovers()?;
-        let held: Vec<_> = fs::read_dir(self.data())?.collect::<Result<_, _>>()?;
-        if held.is_empty() {
+        if fs::read_dir(self.data())?.next().is_none() {
             return Ok(None);
         }
         let place = self.make_aside(epoch, now_ms)?;
-        for entry in held {
-            fs::rename(entry.path(), place.join(entry.file_name()))?;
-        }
-        sync_dir(&self.data())?;
+        move_all(&self.data(), &place)?;
         self.prune_asides()?;
         Ok(Some(place))
+    }
+
+    /// Moves everything the server's directory holds out of the way, until [`Places::put_back`] or [`Places::set_held_aside`].
+    pub fn hold_data(&self) -> io::Result<()> {
+        self.put_back()?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(self.held())?;
+        move_all(&self.data(), &self.held())
+    }
+
+    /// Brings back what was held, and says whether there was anything. What stands in its place goes aside.
+    pub fn put_back(&self) -> io::Result<bool> {
+        if !self.held().exists() {
+            return Ok(false);
+        }
+        let held = fs::read_dir(self.held())?.next().is_some();
+        if held {
+            self.set_data_aside(0, crate::clock::unix_ms())?;
+            move_all(&self.held(), &self.data())?;
+        }
+        fs::remove_dir(self.held())?;
+        Ok(held)
+    }
+
+    /// What was held is not wanted back: it goes where copies are set aside.
+    pub fn set_held_aside(&self, epoch: Epoch, now_ms: u64) -> io::Result<()> {
+        if self.held().exists() && fs::read_dir(self.held())?.next().is_some() {
+            let place = self.make_aside(epoch, now_ms)?;
+            move_all(&self.held(), &place)?;
+            self.prune_asides()?;
+        }
+        if self.held().exists() { fs::remove_dir(self.held()) } else { Ok(()) }
     }
 
     /// Removes what a killed server leaves: unfinished dumps and its socket.
@@ -141,6 +172,15 @@ impl Places {
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         lines[lines.len().saturating_sub(4)..].join(" | ")
     }
+}
+
+/// Moves what lies in one directory into an empty one of the same file system.
+fn move_all(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)?.collect::<Result<Vec<_>, _>>()? {
+        fs::rename(entry.path(), to.join(entry.file_name()))?;
+    }
+    sync_dir(to)?;
+    sync_dir(from)
 }
 
 fn read_tail(path: &Path, bytes: u64) -> io::Result<String> {
@@ -199,6 +239,27 @@ mod tests {
         assert_eq!(aside, dir.join("aside/0000000003-19700101T000000Z"));
         assert_eq!(fs::read_to_string(aside.join(DUMP)).unwrap(), "old");
         assert_eq!(fs::read_dir(places.data()).unwrap().count(), 0);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_held_comes_back_or_goes_aside() {
+        let (dir, places) = places();
+        places.put_back().unwrap();
+        places.set_held_aside(3, 0).unwrap();
+        fs::write(places.dump(), "old").unwrap();
+        places.hold_data().unwrap();
+        assert_eq!(fs::read_dir(places.data()).unwrap().count(), 0);
+        // A crash here: the next agent brings it back.
+        fs::write(places.data().join("temp-12.rdb"), "half").unwrap();
+        places.put_back().unwrap();
+        assert_eq!(fs::read_to_string(places.dump()).unwrap(), "old");
+        assert_eq!(fs::read_dir(places.data()).unwrap().count(), 1);
+        places.hold_data().unwrap();
+        places.set_held_aside(3, 0).unwrap();
+        assert_eq!(fs::read_to_string(dir.join("aside/0000000003-19700101T000000Z/dump.rdb")).unwrap(), "old");
+        places.put_back().unwrap();
+        assert!(!places.dump().exists() && !dir.join("held").exists());
         fs::remove_dir_all(&dir).unwrap();
     }
 

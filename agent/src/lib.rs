@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 mod doors;
 mod dumps;
+mod feed;
 mod files;
 mod forks;
 pub mod gate;

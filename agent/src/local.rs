@@ -14,8 +14,13 @@ pub(crate) fn begin(parts: &mut Parts) {
     parts.work(Work::Checking, DUMP, 0, 0);
 }
 
+/// Held while somebody looks: who looked later says what is there.
+static LOOKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Checks the dump and shows it. Reads the whole file, off the runtime.
 pub(crate) async fn inspect(node: &Node) {
+    node.change(begin);
+    let _looking = LOOKING.lock().await;
     let path = node.places.dump();
     node.change(begin);
     let found = match files::mark(&path) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::api::{self, Role, State};
-use crate::board::{self, Duty, Parts};
+use crate::board::{self, Duty, Holds, Parts};
 use crate::clock::unix_ms;
 use crate::config::Config;
 use crate::doors::Doors;
@@ -192,12 +192,12 @@ impl Node {
     }
 
     /// Takes charge of a server just started: it is watched and probed from now on.
-    pub fn install(self: &Arc<Node>, server: &Arc<Server>, complete: bool) {
+    pub fn install(self: &Arc<Node>, server: &Arc<Server>, holds: Holds) {
         self.change(|parts| {
             parts.server = Some(server.clone());
             parts.info = None;
             parts.answering = false;
-            parts.duty = Duty { complete, ..Duty::default() };
+            parts.duty = Duty { complete: holds == Holds::Whole, fed: holds == Holds::Fed, ..Duty::default() };
             parts.local = None;
             parts.solved("server");
         });
@@ -228,7 +228,7 @@ impl Node {
                 return;
             }
             probe::show_progress(parts, server, &info);
-            parts.duty.complete |= info.link == Some(true) && !info.syncing && !info.loading;
+            parts.duty.complete |= info.link == Some(true) && !info.syncing && !info.loading && !parts.duty.fed;
             parts.answering = true;
             parts.info = Some(info);
         });

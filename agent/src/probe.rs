@@ -51,7 +51,8 @@ pub(crate) async fn run(node: Arc<Node>, server: Arc<Server>) {
                 node.change(|parts| {
                     parts.answering = false;
                     // A server that has just been started does not listen yet.
-                    if silence.lasted >= SILENT_AFTER {
+                    // One that is given a snapshot waits for the next bytes and for nothing else.
+                    if silence.lasted >= SILENT_AFTER && !parts.duty.fed {
                         parts.problem("server", silence.describe());
                     }
                 });
@@ -119,9 +120,9 @@ fn is_hung(ticks_gained: u64, state: char) -> bool {
     ticks_gained == 0 && state != 'R'
 }
 
-/// Whether nobody else holds the data, as far as the last answer told: a master without replicas.
+/// Whether nobody else holds the data, as far as the last answer told: a master without replicas, or one that is being given a snapshot.
 fn holds_alone(parts: &Parts) -> bool {
-    parts.info.as_ref().is_none_or(|info| info.role == Role::Master && info.connected_replicas == 0)
+    parts.duty.fed || parts.info.as_ref().is_none_or(|info| info.role == Role::Master && info.connected_replicas == 0)
 }
 
 fn server_role(node: &Node) -> Role {
@@ -162,6 +163,19 @@ mod tests {
         assert!(!after(60, true).is_deadly(true, Role::Master), "alone");
         assert!(!after(5, true).is_deadly(false, Role::Replica), "a replica has longer");
         assert!(after(31, true).is_deadly(false, Role::Replica));
+    }
+
+    #[test]
+    fn whoever_holds_what_nobody_else_has_is_known_and_so_is_one_that_waits_for_its_snapshot() {
+        let parts = |role, connected_replicas, fed| {
+            let mut parts = Parts::default();
+            parts.info = Some(Info { role, connected_replicas, ..Info::default() });
+            parts.duty.fed = fed;
+            parts
+        };
+        assert!(holds_alone(&Parts::default()) && holds_alone(&parts(Role::Master, 0, false)));
+        assert!(!holds_alone(&parts(Role::Master, 1, false)) && !holds_alone(&parts(Role::Replica, 0, false)));
+        assert!(holds_alone(&parts(Role::Replica, 0, true)));
     }
 
     #[test]

@@ -83,6 +83,7 @@ async fn live(config: Config, spawner: Spawner) -> anyhow::Result<()> {
 fn prepare(config: Config, places: Places, spawner: Spawner) -> anyhow::Result<Arc<Node>> {
     let (notebook, damage) = Notebook::open(&places.memory(), &config.task_id)?;
     predecessor::settle(&notebook, &config.host).map_err(anyhow::Error::msg)?;
+    places.put_back().context("the data that was put out of the way for a restore cannot be brought back")?;
     let store = match &config.snapshots_uri {
         Some(uri) => Some(Store::open(uri, &config.cluster, store::Options::reaching(&config.hdfs))?),
         None => None,

@@ -30,7 +30,7 @@ pub(super) async fn run(
     if follows && info.tcp_port != 0 && duty.role == Role::Replica && duty.epoch == stamp.epoch && duty.fenced.is_none() {
         return Ok(Done::Now);
     }
-    if info.loading {
+    if info.loading || duty.fed {
         return Err(refused("loading", "the server is still loading its dataset"));
     }
     // Also a server that follows this address already: another master, further back, may have begun there.

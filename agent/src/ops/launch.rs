@@ -6,6 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{Halt, failed, from_redis};
+use crate::board::Holds;
 use crate::causes::chain;
 use crate::lease_module;
 use crate::memory::ServerNote;
@@ -24,8 +25,8 @@ pub(super) struct Start {
     pub program: Ready,
     pub birth: Birth,
     pub replica: bool,
-    /// Whether the data in the directory is a whole copy.
-    pub complete: bool,
+    /// What the data in the directory is.
+    pub holds: Holds,
 }
 
 /// Starts it, with the lease module where that can be had: one that the server does not take is left out from then on, and named. On an error
@@ -70,7 +71,7 @@ async fn launch_with(node: &Arc<Node>, start: &Start, module: Option<&Module>) -
         memory.server = Some(note.clone());
         memory.assigned_epoch = 0;
     });
-    node.install(&server, start.complete);
+    node.install(&server, start.holds);
     if let Err(error) = noted {
         server.kill().await;
         return Err(failed("memory", chain(&error)));

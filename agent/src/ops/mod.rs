@@ -16,6 +16,7 @@ use crate::server::Server;
 mod aside;
 mod backup;
 mod configure;
+mod fed;
 mod fence;
 mod follow;
 mod hold;

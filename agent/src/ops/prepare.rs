@@ -1,20 +1,24 @@
 //! `prepare`: fetches a snapshot and finds out whether this instance could start from it, while its server goes on. In the background.
+//! Where a snapshot is restored from the stream it is read and judged in the same way, and nothing of it is kept.
 //!
 //! So whatever speaks against a restore shows before anything is touched, and the pause of the restore need not hold the download.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
+use super::restore::{Fault, blamed, shown};
 use super::{Done, Halt, refused, restore, start};
 use crate::api::Prepared;
 use crate::board::Work;
-use crate::causes::chain;
+use crate::config::RestoreHow;
 use crate::forks;
 use crate::node::Node;
 use crate::rdb;
 use crate::server::Server;
 use crate::snapshot::{Manifest, SnapshotId};
-use crate::store::Store;
+use crate::store::{self, Progress, Store};
 
 /// A snapshot that was fetched ahead, or is being fetched.
 #[derive(Debug)]
@@ -22,7 +26,7 @@ pub(crate) struct Preparing {
     request_id: String,
     snapshot: SnapshotId,
     task: tokio::task::AbortHandle,
-    /// Where it lies; absent until it does.
+    /// Where it lies; absent until it does, and where nothing is kept.
     file: Option<(PathBuf, Manifest)>,
 }
 
@@ -67,17 +71,31 @@ async fn prepare(
     server: &Server,
     store: &Store,
     snapshot: &SnapshotId,
-) -> Result<(PathBuf, Manifest), (bool, String)> {
-    let manifest = store.manifest(snapshot).await.map_err(|e| (e.blames_snapshot(), chain(&e)))?;
+) -> Result<Option<(PathBuf, Manifest)>, Fault> {
+    let manifest = store.manifest(snapshot).await.map_err(blamed)?;
     let program = node.program.get().await.map_err(|why| (false, why))?;
     rdb::can_load(&program.version.to_string(), manifest.rdb).map_err(|why| (true, why.to_string()))?;
     let used = node.look(|parts| parts.info.as_ref().map_or(0, |info| info.used_memory));
     let freed = if server.proof().is_none() { used } else { 0 };
     forks::check_room(manifest.used_memory.unwrap_or(manifest.bytes), freed).map_err(|why| (false, why))?;
     // What the server holds is saved on this disk as well before it ends.
-    let needed = manifest.bytes.saturating_add(used);
+    let by_file = node.config.restore_how == RestoreHow::File;
+    let needed = if by_file { manifest.bytes.saturating_add(used) } else { used };
     check_disk(node, needed).map_err(|why| (false, why))?;
-    restore::fetch(node, store, snapshot).await
+    match by_file {
+        true => restore::fetch(node, store, snapshot).await.map(Some),
+        false => judge(node, store, snapshot, &manifest).await.map(|()| None),
+    }
+}
+
+/// Reads it as for a server, and lets it go.
+async fn judge(node: &Node, store: &Store, snapshot: &SnapshotId, manifest: &Manifest) -> Result<(), Fault> {
+    let report = store::Report::new(Progress::default());
+    let (taker, mut pieces) = mpsc::channel(1);
+    let read = async { store.pieces(snapshot, manifest, taker, &report).await.map_err(blamed) };
+    let let_go = async { while pieces.recv().await.is_some() {} };
+    let both = async { tokio::join!(read, let_go).0 };
+    shown(node, snapshot, &report, both).await
 }
 
 fn check_disk(node: &Node, needed: u64) -> Result<(), String> {
@@ -88,17 +106,17 @@ fn check_disk(node: &Node, needed: u64) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "too little space: the snapshot and a dump of the present data may take {needed} bytes, and {free} are free in {}",
+        "too little space: what is to be kept (the snapshot, where it is fetched, and a dump of the present data) may take {needed} bytes, and {free} are free in {}",
         dir.display()
     ))
 }
 
-fn finish(node: &Node, (request_id, snapshot): (String, SnapshotId), found: Result<(PathBuf, Manifest), (bool, String)>) {
+fn finish(node: &Node, (request_id, snapshot): (String, SnapshotId), found: Result<Option<(PathBuf, Manifest)>, Fault>) {
     let mut preparing = node.preparing.lock().expect("no panic while locked");
     let Some(known) = preparing.as_mut().filter(|known| known.request_id == request_id) else { return };
     let problem = match found {
         Ok(file) => {
-            known.file = Some(file);
+            known.file = file;
             None
         }
         Err((definite, why)) => {

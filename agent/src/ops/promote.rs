@@ -27,7 +27,7 @@ pub(super) const DELETE_PROBE: &str = "DEL __aurora_redis:probe";
 pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp, asks: Vec<Peer>) -> Result<Done, Halt> {
     node.refresh(server).await.map_err(from_redis)?;
     let (loading, complete, done, open) = node.look(|parts| {
-        let loading = parts.info.as_ref().is_some_and(|info| info.loading);
+        let loading = parts.duty.fed || parts.info.as_ref().is_some_and(|info| info.loading);
         let done = parts.serving() && parts.duty.role == Role::Master && parts.duty.epoch == stamp.epoch;
         let open = parts.duty.role == Role::Master && parts.duty.fenced.is_none();
         (loading, parts.duty.complete, done, open)

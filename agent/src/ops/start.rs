@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::launch::{Start, launch};
 use super::{Done, Halt, aside, failed, refused};
 use crate::api::{FailedSource, Position, Source, Stamp};
+use crate::board::Holds;
 use crate::clock::unix_ms;
 use crate::files;
 use crate::lineage;
@@ -32,14 +33,15 @@ pub(super) async fn run(node: &Arc<Node>, stamp: &Stamp, source: Source) -> Resu
     if already(node, &birth)? {
         return Ok(Done::Now);
     }
-    super::restore::refuse_while_restoring(node, stamp.epoch)?;
+    super::restore::refuse_while_restoring(node, stamp.epoch).await?;
     let program = node.program.get().await.map_err(|why| refused("no-program", why))?;
     let result = match &source {
         Source::Empty => from_nothing(node, program, birth.clone()).await,
         Source::Local { sha256 } => from_local(node, program, birth.clone(), sha256).await,
         Source::ReplicaOf { fork, .. } => {
             let complete = keep_usable_dump(node, &program, stamp.epoch, fork.as_ref()).await?;
-            launch(node, Start { program, birth: birth.clone(), replica: true, complete }).await
+            let holds = if complete { Holds::Whole } else { Holds::Nothing };
+            launch(node, Start { program, birth: birth.clone(), replica: true, holds }).await
         }
     };
     if let Err(Halt::Failed { message, .. }) = &result {
@@ -70,7 +72,7 @@ async fn from_nothing(node: &Arc<Node>, program: Ready, birth: Birth) -> Result<
     let memory = node.notebook.get();
     let epoch = memory.dump.map_or(0, |note| note.epoch);
     node.places.set_data_aside(epoch, unix_ms()).map_err(|e| failed("sandbox", e))?;
-    launch(node, Start { program, birth, replica: false, complete: true }).await
+    launch(node, Start { program, birth, replica: false, holds: Holds::Whole }).await
 }
 
 async fn from_local(node: &Arc<Node>, program: Ready, birth: Birth, sha256: &str) -> Result<(), Halt> {
@@ -92,7 +94,7 @@ async fn from_local(node: &Arc<Node>, program: Ready, birth: Birth, sha256: &str
         report(node, &birth.source, true, &why.to_string());
         return Err(refused("too-new", why.to_string()));
     }
-    launch(node, Start { program, birth, replica: false, complete: true }).await
+    launch(node, Start { program, birth, replica: false, holds: Holds::Whole }).await
 }
 
 /// Makes sure that a replica starts from a dump that can be loaded, or from none. One that is ahead of the master, or unreadable, is set

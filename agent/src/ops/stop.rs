@@ -9,7 +9,7 @@ use crate::server::Server;
 
 /// Ends the server, its data saved, and what would start one.
 pub(crate) async fn run(node: &Arc<Node>) -> Result<Done, Halt> {
-    super::restore::abort(node);
+    super::restore::abort(node).await;
     if let Some(server) = node.server() {
         keep(node, &server).await?;
     }

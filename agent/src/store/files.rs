@@ -88,9 +88,14 @@ impl Files {
 
     /// Opens a file for reading from its beginning.
     pub async fn open(&self, path: &str) -> Result<Reader, Error> {
+        self.open_at(path, 0).await
+    }
+
+    /// Opens a file for reading from an offset on; at or beyond its end there is nothing to read.
+    pub async fn open_at(&self, path: &str, offset: u64) -> Result<Reader, Error> {
         match self {
-            Files::Hdfs(f) => f.open(path).await.map(Reader::Hdfs),
-            Files::Local(f) => f.open(path).await.map(Reader::Local),
+            Files::Hdfs(f) => f.open(path, offset).await.map(Reader::Hdfs),
+            Files::Local(f) => f.open(path, offset).await.map(Reader::Local),
         }
     }
 

@@ -12,7 +12,7 @@ use super::aside;
 use super::error::Error;
 use super::files::Files;
 use super::{DUMP, Inner, Options, Report, Retry, Stage, Store, advance, apart, local, open_files};
-use crate::rdb::{self, Checked, Digest, Structure, Sums};
+use crate::rdb::{self, Checked, Digest, Rdb, Structure, Sums};
 use crate::snapshot::{Manifest, PIECE_BYTES, Sha256, SnapshotId};
 
 impl Store {
@@ -78,12 +78,18 @@ fn check_pieces(manifest: &Manifest, digest: &Digest, seen: usize) -> Result<(),
 
 fn compare_pieces(expected: &[Sha256], found: &[Sha256], seen: usize) -> Result<(), (String, u64)> {
     for (n, sum) in found.iter().enumerate().skip(seen) {
-        if expected.get(n) != Some(sum) {
-            let what = format!("piece {} of {} (4 MiB) has another SHA-256 than its manifest says", n + 1, expected.len());
-            return Err((what, n as u64 * PIECE_BYTES));
-        }
+        compare_piece(expected, n, sum)?;
     }
     Ok(())
+}
+
+/// Whether the piece of that number, from 0, is the one that is expected there.
+pub(super) fn compare_piece(expected: &[Sha256], n: usize, sum: &Sha256) -> Result<(), (String, u64)> {
+    if expected.get(n) == Some(sum) {
+        return Ok(());
+    }
+    let what = format!("piece {} of {} (4 MiB) has another SHA-256 than its manifest says", n + 1, expected.len());
+    Err((what, n as u64 * PIECE_BYTES))
 }
 
 /// Everything that can only be told at the end.
@@ -109,7 +115,12 @@ fn compare_sums(manifest: &Manifest, sums: &Sums) -> Result<(), (String, u64)> {
 /// Whether a dump that is whole is the one of this manifest.
 pub(super) fn compare(manifest: &Manifest, again: &Checked) -> Result<(), (String, u64)> {
     compare_sums(manifest, &again.sums)?;
-    if (again.rdb.header, format!("{:016x}", again.rdb.crc64)) != (manifest.rdb, manifest.crc64.to_lowercase()) {
+    compare_frame(manifest, &again.rdb)
+}
+
+/// Whether header and checksum are those of this manifest.
+pub(super) fn compare_frame(manifest: &Manifest, rdb: &Rdb) -> Result<(), (String, u64)> {
+    if (rdb.header, format!("{:016x}", rdb.crc64)) != (manifest.rdb, manifest.crc64.to_lowercase()) {
         return Err(("header or CRC-64 are not those of its manifest".into(), 0));
     }
     Ok(())

@@ -71,9 +71,9 @@ impl Hdfs {
         Ok(found.into_iter().map(child).collect())
     }
 
-    pub async fn open(&self, path: &str) -> Result<Reader, Error> {
+    pub async fn open(&self, path: &str, offset: u64) -> Result<Reader, Error> {
         let file = self.call("open", path, |client, path| async move { client.read(&path).await }).await?;
-        Ok(Reader::new(&self.io, file, path, self.deadlines))
+        Ok(Reader::new(&self.io, file, offset, path, self.deadlines))
     }
 
     pub async fn create(&self, path: &str, how: Create) -> Result<Writer, Error> {

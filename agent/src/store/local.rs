@@ -1,7 +1,7 @@
 //! The store in a local directory, or in a mounted one (where calls may hang: each has a deadline).
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -44,13 +44,15 @@ impl Local {
         self.call("list", path, read).await
     }
 
-    pub async fn open(&self, path: &str) -> Result<Reader, Error> {
-        let open = |p: &Path| {
+    pub async fn open(&self, path: &str, offset: u64) -> Result<Reader, Error> {
+        let open = move |p: &Path| {
             // Anything but a file (a pipe, say) could block the opening itself.
             if !fs::metadata(p)?.is_file() {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
             }
-            fs::File::open(p)
+            let mut file = fs::File::open(p)?;
+            file.seek(io::SeekFrom::Start(offset))?;
+            Ok(file)
         };
         let file = self.call("open", path, open).await?;
         Ok(Reader { file: Some(file), path: path.into(), deadline: self.deadlines.read })

@@ -30,6 +30,7 @@ mod hdfs;
 mod import;
 mod local;
 mod marks;
+mod pieces;
 mod put;
 mod remove;
 mod stream;

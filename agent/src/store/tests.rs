@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::rdb;
-use crate::snapshot::{Origin, Sha256, rank};
+use crate::snapshot::{Origin, PIECE_BYTES, Sha256, rank};
 
 mod imports;
 mod notes;
@@ -193,6 +193,107 @@ async fn damage_is_refused_with_what_and_where_and_the_one_before_is_next() {
     assert_eq!(fs::read(&dest).unwrap(), DUMP_BYTES);
     let left: Vec<_> = fs::read_dir(&dir.0).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(!left.iter().any(|n| n.to_string_lossy().ends_with(".part")), "{left:?}");
+}
+
+/// What is handed out of a snapshot, and how it ended.
+async fn handed_out(store: &Store, id: &SnapshotId, manifest: &Manifest) -> (Vec<u8>, Result<(), Error>) {
+    let (taker, mut pieces) = tokio::sync::mpsc::channel::<bytes::Bytes>(1);
+    let take = async {
+        let mut all = Vec::new();
+        while let Some(piece) = pieces.recv().await {
+            all.extend_from_slice(&piece);
+        }
+        all
+    };
+    let report = report();
+    tokio::join!(take, store.pieces(id, manifest, taker, &report))
+}
+
+#[tokio::test]
+async fn pieces_are_handed_out_once_judged_and_the_last_one_only_of_a_good_whole() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let dump = dir.0.join("large.rdb");
+    // Three pieces and a bit, and two pieces to the byte.
+    for bytes in [13 << 20, (8 << 20) - DUMP_BYTES.len() - 10] {
+        fs::write(&dump, large_dump(bytes)).unwrap();
+        let whole = fs::read(&dump).unwrap();
+        let manifest = manifest(&dump, 1, 1000);
+        let id = store.put(&dump, manifest.clone(), &report()).await.unwrap();
+        let (found, end) = handed_out(&store, &id, &manifest).await;
+        end.unwrap();
+        assert!(found == whole);
+        let file = dir.snapshot(&id).join("dump.rdb");
+        let piece = PIECE_BYTES as usize;
+        let last = (whole.len() - 1) / piece * piece;
+        for at in [0, 9, piece - 1, piece, whole.len() - 1] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            fs::write(&file, bytes).unwrap();
+            let (found, end) = handed_out(&store, &id, &manifest).await;
+            let (error, begin) = (end.unwrap_err(), at / piece * piece);
+            let text = error.to_string();
+            assert!(error.blames_snapshot() && text.contains(&format!("offset {begin} ")), "{at}: {text}");
+            assert!(text.contains(&format!("piece {} of {}", at / piece + 1, manifest.pieces.len())), "{at}: {text}");
+            assert!(found.len() <= begin && whole.starts_with(&found), "{at}: {} bytes were handed out", found.len());
+        }
+        for length in [0, 1, piece, whole.len() - 1] {
+            fs::write(&file, &whole[..length]).unwrap();
+            let (found, end) = handed_out(&store, &id, &manifest).await;
+            let text = end.unwrap_err().to_string();
+            assert!(text.contains("it ends here") && text.contains(&format!("offset {length} ")), "{length}: {text}");
+            assert!(found.len() < length.max(1), "{length}");
+        }
+        fs::write(&file, [&whole[..], b"x"].concat()).unwrap();
+        let (found, end) = handed_out(&store, &id, &manifest).await;
+        let text = end.unwrap_err().to_string();
+        assert!(text.contains("goes on after") && found.len() <= last, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn pieces_of_a_broken_dump_are_not_all_handed_out_although_its_manifest_fits() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let dump = dir.dump();
+    let good = manifest(&dump, 1, 1000);
+    let mut broken = large_dump(5 << 20);
+    broken[100] ^= 1;
+    let structure = {
+        let mut bytes = large_dump(5 << 20);
+        bytes.truncate(bytes.len() - 9);
+        bytes.extend(b"\xf0\x01k\x01v\xff");
+        bytes.extend(crc::Crc::<u64>::new(&crc::CRC_64_REDIS).checksum(&bytes).to_le_bytes());
+        bytes
+    };
+    let no_dump = vec![7; 5 << 20];
+    for (bytes, what) in [(broken, "checksum"), (structure, "neither an opcode"), (no_dump, "not a dump")] {
+        fs::write(&dump, &bytes).unwrap();
+        let mut digest = rdb::Digest::default();
+        digest.update(&bytes);
+        let (sums, _) = digest.finish();
+        let manifest = Manifest { bytes: sums.bytes, sha256: sums.sha256, pieces: sums.pieces, ..good.clone() };
+        let id = store.put(&dump, manifest.clone(), &report()).await.unwrap();
+        let (found, end) = handed_out(&store, &id, &manifest).await;
+        let error = end.unwrap_err();
+        assert!(error.blames_snapshot() && error.to_string().contains("its manifest fits, but"), "{error}");
+        assert!(error.to_string().contains(what), "{what}: {error}");
+        assert!(found.len() as u64 <= PIECE_BYTES, "{} bytes were handed out", found.len());
+    }
+}
+
+#[tokio::test]
+async fn a_taker_that_goes_ends_it() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let dump = dir.0.join("large.rdb");
+    fs::write(&dump, large_dump(13 << 20)).unwrap();
+    let manifest = manifest(&dump, 1, 1000);
+    let id = store.put(&dump, manifest.clone(), &report()).await.unwrap();
+    let (taker, pieces) = tokio::sync::mpsc::channel(1);
+    drop(pieces);
+    let error = store.pieces(&id, &manifest, taker, &report()).await.unwrap_err();
+    assert!(!error.blames_snapshot() && !error.is_retryable(), "{error}");
 }
 
 #[tokio::test]

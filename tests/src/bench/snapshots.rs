@@ -16,12 +16,16 @@ use crate::harness::cluster::{Cluster, Options, Store};
 use crate::harness::{Bench, wait};
 
 mod latency;
+mod restore;
 mod upload;
 
 use latency::{PHASES, Phase};
 
 /// Around the tables in the documentation.
 const MARKERS: [&str; 2] = ["<!-- make bench-snapshots: begin -->\n", "<!-- make bench-snapshots: end -->\n"];
+/// Around the one of restores, which can be measured alone.
+const RESTORE_MARKERS: [&str; 2] =
+    ["<!-- make bench-snapshots, restores: begin -->\n", "<!-- make bench-snapshots, restores: end -->\n"];
 /// Any wait for something ordinary.
 const ORDINARY: Duration = Duration::from_secs(120);
 
@@ -34,6 +38,9 @@ pub struct SnapshotWishes {
     /// Size of the dump and of the data, MiB.
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     pub mib: usize,
+    /// Measure nothing but restores (four minutes with three rounds).
+    #[arg(long)]
+    pub restores_only: bool,
     /// Put the tables into this file, between its markers.
     #[arg(long, value_name = "FILE")]
     pub write: Option<PathBuf>,
@@ -51,6 +58,7 @@ struct Figures {
     /// Before any backup.
     idle_mb: f64,
     latencies: Vec<[Phase; PHASES.len()]>,
+    restores: Vec<restore::Round>,
 }
 
 /// Measures, prints the tables and puts them where it is wished.
@@ -58,12 +66,20 @@ pub async fn measure(bench: Arc<Bench>, wishes: &SnapshotWishes) -> Result<()> {
     let options = Options { instances: 2, hosts: 2, store: Store::Hdfs(1), save: "none".into(), ..Options::default() };
     let cluster = Cluster::start(&bench, options).await?;
     let mut figures = Figures { mib: wishes.mib, ..Figures::default() };
+    restore::measure(&cluster, wishes, &mut figures).await?;
+    publish(wishes, RESTORE_MARKERS, &figures.restores_text())?;
+    if wishes.restores_only {
+        return Ok(());
+    }
     upload::measure(&cluster, wishes, &mut figures).await?;
     latency::measure(&cluster, wishes, &mut figures).await?;
-    let text = figures.text();
+    publish(wishes, MARKERS, &figures.text())
+}
+
+fn publish(wishes: &SnapshotWishes, markers: [&str; 2], text: &str) -> Result<()> {
     println!("\n{text}");
     match &wishes.write {
-        Some(file) => report::write_between(file, MARKERS, &text),
+        Some(file) => report::write_between(file, markers, text),
         None => Ok(()),
     }
 }
@@ -88,6 +104,35 @@ async fn uploads_are_done(cluster: &Cluster) -> Result<()> {
 impl Figures {
     fn text(&self) -> String {
         format!("{}\n{}\n{}\n{}", report::surroundings(), self.upload_table(), self.memory_table(), self.latency_table())
+    }
+
+    fn restores_text(&self) -> String {
+        let seconds = |of: fn(&restore::Round) -> Duration| {
+            let [median, low, high, _] = spread(self.restores.iter().map(|r| of(r).as_secs_f64()).collect());
+            [format!("{median:.2} s ({:.0} MiB/s)", self.mib as f64 / median), format!("{low:.2}–{high:.2} s")]
+        };
+        let row = |title: &str, [median, half]: [String; 2]| vec![title.to_owned(), median, half];
+        let ratio = |of: fn(&restore::Round) -> f64| {
+            let [median, low, high, _] = spread(self.restores.iter().map(of).collect());
+            [format!("{median:.2}"), format!("{low:.2}–{high:.2}")]
+        };
+        let memory = |of: fn(&restore::Round) -> f64| {
+            let [median, .., worst] = spread(self.restores.iter().map(of).collect());
+            [format!("{median:.1} MB"), format!("at most {worst:.1} MB")]
+        };
+        let head = format!("{} MiB in 1000 byte values out of HDFS, {} times each in turn", self.mib, self.restores.len());
+        let lines = table(&[
+            vec![head, "median".into(), "middle half".into()],
+            row("download alone: read and judged, nothing kept", seconds(|r| r.download)),
+            row("load alone: a server started with it on the disk", seconds(|r| r.load)),
+            row("restore from a file, the whole of it", seconds(|r| r.file)),
+            row("of the longer half", ratio(|r| r.ratio(r.file))),
+            row("restore from the stream, the whole of it", seconds(|r| r.stream)),
+            row("of the longer half (aim: 1.1 or less)", ratio(|r| r.ratio(r.stream))),
+            row("largest resident memory of the agent, from a file", memory(|r| r.file_mb)),
+            row("the same from the stream (aim: under 64 MB)", memory(|r| r.stream_mb)),
+        ]);
+        format!("{}\n{lines}", report::surroundings())
     }
 
     fn upload_table(&self) -> String {
@@ -170,6 +215,7 @@ mod tests {
             streaming_mb: vec![30.0, 50.0, 40.0],
             uploading_mb: vec![20.0],
             idle_mb: 10.0,
+            restores: Vec::new(),
             latencies: vec![
                 [phase(1.0), phase(1.0), phase(1.5), phase(4.0)],
                 [phase(10.0), phase(10.0), phase(15.0), phase(40.0)],
@@ -184,5 +230,17 @@ mod tests {
         assert_eq!(row("streams 1024 MiB")[..2], ["40.0 MB", "50.0 MB"]);
         assert_eq!(row("the master makes a dump")[2..4], ["+300.0 %", "+300.0 % to +300.0 %"]);
         assert!(text.contains("2 rounds, 80 writes."), "{text}");
+        let restored = |download, load, file, stream| restore::Round {
+            download: seconds(download),
+            load: seconds(load),
+            file: seconds(file),
+            stream: seconds(stream),
+            file_mb: 20.0,
+            stream_mb: 30.0,
+        };
+        let restores = vec![restored(4, 8, 12, 10), restored(5, 10, 15, 10), restored(10, 5, 20, 9)];
+        let text = Figures { mib: 1024, restores, ..Figures::default() }.restores_text();
+        let ratios: Vec<&str> = text.lines().filter(|line| line.contains("of the longer half")).collect();
+        assert!(ratios[0].contains("| 1.50") && ratios[1].contains("| 1.00"), "{ratios:?}");
     }
 }

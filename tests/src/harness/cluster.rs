@@ -228,6 +228,16 @@ impl Cluster {
         Ok(format!("{} --config {}", binaries::ours("aurora-redis")?.display(), self.files.cli.display()))
     }
 
+    /// Address of its snapshots' store.
+    pub fn store_uri(&self) -> &str {
+        &self.store
+    }
+
+    /// What its agents have in common.
+    pub fn agent_config(&self) -> &std::path::Path {
+        &self.files.agent
+    }
+
     /// Typed client of the agents, with the cluster's token.
     pub fn agents(&self) -> &agent::client::Client {
         &self.agents

@@ -108,3 +108,51 @@ fn a_master_that_is_alone_makes_room_itself() {
         Ok(())
     });
 }
+
+#[test]
+fn past_the_disk_a_cluster_comes_back_and_is_replaced() {
+    Bench::run("restore-fed", async |bench| {
+        let options = Options {
+            instances: 2,
+            hosts: 2,
+            save: "none".into(),
+            agent_config: "snapshots.restore_how = 'stream'\n".into(),
+            ..Options::default()
+        };
+        let cluster = Cluster::start(&bench, options).await?;
+        let mut master = cluster.connect_master().await?;
+        data::load(&data::packages()?[..1000], &mut master).await?;
+        cluster.cli(&["backup"]).await?;
+        let wanted = cluster.wait_snapshots(1).await?[0].id.to_string();
+        let then = Content::read(&mut master).await?;
+        let before = cluster.status().await?;
+        for task in cluster.tasks().await? {
+            cluster.destroy(&task)?;
+        }
+        cluster.wait_new_master(before.epoch).await?;
+        let back = cluster.wait_stable().await?;
+        for instance in 0..2 {
+            let differences = then.differences(&Content::read(&mut cluster.connect(instance).await?).await?);
+            ensure!(differences.is_empty(), "instance {instance}: {differences:?}");
+        }
+        let untouched = async |instance| {
+            let sandbox = cluster.task(instance).await?.sandbox;
+            ensure!(!sandbox.join("incoming").exists() && !sandbox.join("held").exists(), "{}", sandbox.display());
+            Ok(sandbox.join("redis/dump.rdb").exists())
+        };
+        ensure!(!untouched(cluster.master().await?).await?, "the master has a dump");
+
+        let mut master = cluster.connect_master().await?;
+        redis::cmd("SET").arg("since").arg("then").query_async::<()>(&mut master).await?;
+        let said = cluster.cli(&["restore", &wanted, "--consent", &back.epoch.to_string(), "--yes"]).await?;
+        ensure!(said.contains("restore done"), "{said}");
+        cluster.wait_new_master(back.epoch).await?;
+        cluster.wait_stable().await?;
+        for instance in 0..2 {
+            let differences = then.differences(&Content::read(&mut cluster.connect(instance).await?).await?);
+            ensure!(differences.is_empty(), "instance {instance}: {differences:?}");
+        }
+        ensure!(!untouched(cluster.master().await?).await?, "the master has a dump");
+        Ok(())
+    });
+}

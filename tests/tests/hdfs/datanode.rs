@@ -1,6 +1,7 @@
 //! DataNodes that die or hang while a dump goes in or comes out.
 
 use agent::store::Stage;
+use anyhow::Context;
 
 use super::*;
 
@@ -11,6 +12,7 @@ fn datanodes_die_and_hang() {
         let store = store(&hdfs)?;
         dies_during_an_upload(&bench, &mut hdfs, &store).await?;
         two_copies_are_enough_to_read(&bench, &mut hdfs, &store).await?;
+        read_on_where_it_broke(&bench, &mut hdfs, &store).await?;
         all_dead(&bench, &mut hdfs, &store).await
     });
 }
@@ -52,6 +54,43 @@ async fn two_copies_are_enough_to_read(bench: &Arc<Bench>, hdfs: &mut Hdfs, stor
     println!("read with a DataNode hung: {:?}", begun.elapsed());
     hdfs.thaw_datanode(1);
     Ok(())
+}
+
+/// All of them die while a dump is handed out piece by piece, and come back.
+async fn read_on_where_it_broke(bench: &Arc<Bench>, hdfs: &mut Hdfs, store: &Store) -> Result<()> {
+    let path = dump(bench, "pieces.rdb", 48 << 20)?;
+    let manifest = manifest(&path, 4)?;
+    let id = store.put(&path, manifest.clone(), &report()).await?;
+    let (taker, mut pieces) = tokio::sync::mpsc::channel(1);
+    let progress = report();
+    let mut seen = progress.subscribe();
+    let begun = Instant::now();
+    let read = store.pieces(&id, &manifest, taker, &progress);
+    let take = async {
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            all.extend_from_slice(&pieces.recv().await.context("no piece")?);
+        }
+        (0..3).for_each(|i| hdfs.kill_datanode(i));
+        loop {
+            tokio::select! {
+                piece = pieces.recv() => all.extend_from_slice(&piece.context("it ended")?),
+                failed = seen.wait_for(|p| p.error.is_some()) => break drop(failed?),
+            }
+        }
+        ensure!(all.len() < 48 << 20, "all of it had been read");
+        (0..3).try_for_each(|i| hdfs.restart_datanode(i))?;
+        while let Some(piece) = pieces.recv().await {
+            all.extend_from_slice(&piece);
+        }
+        anyhow::Ok(all)
+    };
+    let (read, all) = tokio::join!(read, take);
+    println!("pieces read on after every DataNode was dead: {:?}", begun.elapsed());
+    let all = all?;
+    read?;
+    ensure!(all == std::fs::read(&path)?, "other bytes came");
+    hdfs.wait_writable(3).await
 }
 
 async fn all_dead(bench: &Arc<Bench>, hdfs: &mut Hdfs, store: &Store) -> Result<()> {

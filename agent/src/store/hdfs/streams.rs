@@ -19,7 +19,7 @@ use crate::store::files::Deadlines;
 /// Packets (64 KiB as a rule) read ahead of the caller.
 const READ_AHEAD: usize = 32;
 
-/// A file being read from its beginning, somewhat ahead of the caller.
+/// A file being read from some offset to its end, somewhat ahead of the caller.
 pub(in crate::store) struct Reader {
     packets: mpsc::Receiver<hdfs_native::Result<Bytes>>,
     /// Ends with the reader.
@@ -29,11 +29,14 @@ pub(in crate::store) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(io: &Io, file: FileReader, path: &str, deadlines: Deadlines) -> Reader {
+    pub(super) fn new(io: &Io, file: FileReader, offset: u64, path: &str, deadlines: Deadlines) -> Reader {
         let (sender, packets) = mpsc::channel(READ_AHEAD);
         let mut task = JoinSet::new();
+        let length = file.file_length();
+        // The library panics beyond the end.
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(length);
         let read = async move {
-            let mut stream = std::pin::pin!(file.read_range_stream(0, file.file_length()));
+            let mut stream = std::pin::pin!(file.read_range_stream(from, length - from));
             while let Some(packet) = stream.next().await {
                 let failed = packet.is_err();
                 if sender.send(packet).await.is_err() || failed {

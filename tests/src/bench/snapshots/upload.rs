@@ -40,7 +40,7 @@ impl Round {
 pub async fn measure(cluster: &Cluster, wishes: &SnapshotWishes, figures: &mut Figures) -> Result<()> {
     let hdfs = cluster.hdfs.as_ref().context("no HDFS")?;
     let path = cluster.bench.dir().join("dump.rdb");
-    write_dump(&path, wishes.mib)?;
+    write_dump(&path, wishes.mib, VALUE)?;
     let options = Options {
         access: Access { conf_dir: Some(hdfs.conf_dir().into()), kerberos: None },
         replication: 1,
@@ -84,24 +84,30 @@ async fn put(store: &Store, path: &Path, manifest: Manifest) -> Result<(Duration
     Ok((took, copied))
 }
 
-/// A dump of strings that do not compress.
-fn write_dump(path: &Path, mib: usize) -> Result<()> {
+/// A dump of strings of so many bytes (64 to 16,383, or 65,536) that do not compress. How many there are.
+pub fn write_dump(path: &Path, mib: usize, bytes: usize) -> Result<usize> {
     let mut file = BufWriter::with_capacity(1 << 20, std::fs::File::create(path)?);
     file.write_all(b"REDIS0010\xfe\x00")?;
-    let mut noise = Noise::new(1);
-    let mut value = vec![0; VALUE];
-    for number in 0..mib * (1 << 20) / VALUE {
+    let keys = mib * (1 << 20) / bytes;
+    let (mut noise, mut value) = (Noise::new(1), vec![0; bytes]);
+    for number in 0..keys {
         noise.fill(&mut value);
         let key = format!("key:{number:08}");
         file.write_all(&[0, u8::try_from(key.len())?])?;
         file.write_all(key.as_bytes())?;
-        file.write_all(&[0x80])?;
-        file.write_all(&u32::try_from(VALUE)?.to_be_bytes())?;
+        match u16::try_from(bytes) {
+            Ok(short) if short < 1 << 14 => file.write_all(&(short | 0x4000).to_be_bytes())?,
+            _ => {
+                file.write_all(&[0x80])?;
+                file.write_all(&u32::try_from(bytes)?.to_be_bytes())?;
+            }
+        }
         file.write_all(&value)?;
     }
     // Without a checksum, as `rdbchecksum no` makes them.
     file.write_all(&[0xff, 0, 0, 0, 0, 0, 0, 0, 0])?;
-    file.into_inner().context("the end of the dump")?.sync_all().context("the dump")
+    file.into_inner().context("the end of the dump")?.sync_all().context("the dump")?;
+    Ok(keys)
 }
 
 /// Bytes without a pattern, the same ones each time (xorshift).
@@ -133,10 +139,12 @@ mod tests {
 
     #[test]
     fn the_dump_is_one() {
-        let path = std::env::temp_dir().join(format!("noise-{}.rdb", std::process::id()));
-        write_dump(&path, 1).unwrap();
-        let checked = rdb::check_file(&path).unwrap().unwrap();
-        std::fs::remove_file(&path).unwrap();
-        assert!(checked.rdb.bytes > 1 << 20, "{checked:?}");
+        for bytes in [VALUE, 1000] {
+            let path = std::env::temp_dir().join(format!("noise-{bytes}-{}.rdb", std::process::id()));
+            let keys = write_dump(&path, 1, bytes).unwrap();
+            let (checked, content) = rdb::check(std::fs::File::open(&path).unwrap()).unwrap().unwrap();
+            std::fs::remove_file(&path).unwrap();
+            assert!(checked.rdb.bytes > 1 << 20 && content.unwrap().keys() == keys as u64, "{checked:?}");
+        }
     }
 }
