@@ -117,7 +117,7 @@ struct Judge {
     /// Pieces that were found good.
     good: usize,
     bytes: u64,
-    /// The last good piece: handed out once another one follows, or all is known to be good.
+    /// The last piece of all: handed out once all is known to be good.
     held: Option<Bytes>,
     /// What the walk has not read yet.
     rest: Bytes,
@@ -162,7 +162,7 @@ impl Judge {
         }
     }
 
-    /// The next piece, judged; the one before it is handed out.
+    /// The next piece, judged, and handed out unless it is the last one.
     fn next(&mut self) -> io::Result<Option<Bytes>> {
         let mut piece = Vec::with_capacity(PIECE_BYTES as usize);
         self.chunks.by_ref().take(PIECE_BYTES).read_to_end(&mut piece)?;
@@ -174,8 +174,12 @@ impl Judge {
         self.checker.update(&piece);
         self.good += 1;
         self.bytes += piece.len() as u64;
-        let taken = self.held.replace(piece.clone()).is_none_or(|before| self.taker.blocking_send(before).is_ok());
-        if taken { Ok(Some(piece)) } else { self.stop(End::NotTaken) }
+        if self.bytes == self.manifest.bytes {
+            self.held = Some(piece.clone());
+        } else if self.taker.blocking_send(piece.clone()).is_err() {
+            return self.stop(End::NotTaken);
+        }
+        Ok(Some(piece))
     }
 
     fn check(&mut self, piece: &Bytes) -> io::Result<()> {
