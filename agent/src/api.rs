@@ -10,6 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::record::{Member, Peer, Phase};
+use crate::secret::Sealed;
 use crate::snapshot::{How, SnapshotId};
 
 /// Mastership term and fencing token: grows by one at every change of master, at every restart of the master's
@@ -176,8 +177,38 @@ pub enum Order {
         #[serde(default)]
         how: How,
     },
-    /// Stops the server; a whole copy is saved into the sandbox's dump before.
+    /// Stops the server; a whole copy is saved into the sandbox's dump before. One that only follows an origin is stopped, and what it copied
+    /// is removed.
     Stop,
+    /// Ends the server, its data saved in the sandbox, and starts another one beside that data, closed, which follows a server outside of the
+    /// cluster. Refused while the server leads. How it goes is in [`State::origin`].
+    FollowOrigin {
+        /// The operation that asks.
+        request_id: String,
+        /// Whom to follow.
+        origin: Origin,
+    },
+    /// Has the origin refuse writes, waits until the running server holds everything that the origin ever acknowledged, and cuts it off from it,
+    /// as a fence does. What does not come to that end in time is undone. The outcome is in [`State::origin`].
+    CloseOrigin {
+        /// The operation that asks.
+        request_id: String,
+        /// The origin.
+        origin: Origin,
+        /// Its settings before, to be put back when it fails.
+        was: Door,
+        /// Longest wait for the last bytes, milliseconds.
+        within_ms: u64,
+    },
+    /// Has the origin take writes again. Needs no server.
+    OpenOrigin {
+        /// The operation that asks.
+        request_id: String,
+        /// The origin.
+        origin: Origin,
+        /// Its settings of before.
+        was: Door,
+    },
 }
 
 impl Order {
@@ -196,8 +227,110 @@ impl Order {
             Order::Configure { .. } => "configure",
             Order::Backup { .. } => "backup",
             Order::Stop => "stop",
+            Order::FollowOrigin { .. } => "follow-origin",
+            Order::CloseOrigin { .. } => "close-origin",
+            Order::OpenOrigin { .. } => "open-origin",
         }
     }
+
+    /// Whether it needs no running server: it makes a new run, or is about another server.
+    pub fn needs_no_run(&self) -> bool {
+        matches!(self, Order::Start { .. } | Order::Restore { .. } | Order::FollowOrigin { .. } | Order::OpenOrigin { .. })
+    }
+}
+
+/// A server outside of the cluster that data is migrated from, and how to log in to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Where it listens.
+    pub address: Address,
+    /// Its user; absent for its default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// The password, readable only with the cluster's secret; absent where none is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Sealed>,
+}
+
+/// How [`Redis::source`] of a server begins that was started to follow an origin.
+pub const ORIGIN: &str = "origin:";
+
+impl Origin {
+    /// What [`Redis::source`] says of a server that was started to follow it.
+    pub fn source(&self) -> String {
+        format!("{ORIGIN}{}", self.address)
+    }
+
+    /// What its password is sealed for: it is of use for this address and user only.
+    pub fn purpose(&self) -> String {
+        format!("origin {} {}", self.address, self.username.as_deref().unwrap_or_default())
+    }
+}
+
+/// The settings by which an origin lets writes in, or does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Door {
+    /// `min-replicas-to-write`.
+    pub min_replicas_to_write: u32,
+    /// `min-replicas-max-lag`, seconds; with 0 the other one does nothing.
+    pub min_replicas_max_lag: u32,
+}
+
+/// What an agent found an origin to be, and what speaks against migrating from it. Answer to `POST /examine`, which changes nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Examined {
+    /// The instance whose agent looked.
+    pub instance: u32,
+    /// Version, as in [`Redis::version`]; empty when it could not be asked.
+    #[serde(default)]
+    pub version: String,
+    /// Its run id.
+    #[serde(default)]
+    pub run_id: String,
+    /// Where it stands.
+    #[serde(default)]
+    pub position: Option<Position>,
+    /// Keys in all databases.
+    #[serde(default)]
+    pub keys: u64,
+    /// Memory it uses, bytes.
+    #[serde(default)]
+    pub used_memory: u64,
+    /// Its settings; absent when they could not be read.
+    #[serde(default)]
+    pub door: Option<Door>,
+    /// Why nothing can be migrated from it to this instance; empty when all is well.
+    #[serde(default)]
+    pub objections: Vec<String>,
+}
+
+/// How the following of an origin goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OriginState {
+    /// The operation that asked for it.
+    pub request_id: String,
+    /// The origin.
+    pub address: Address,
+    /// When the server began to follow it, Unix time in milliseconds.
+    pub since_ms: u64,
+    /// Where the origin stood when it was asked last; absent before.
+    #[serde(default)]
+    pub position: Option<Position>,
+    /// Its settings when it was asked last; absent before they were read.
+    #[serde(default)]
+    pub door: Option<Door>,
+    /// Why it cannot be asked; absent when it answers.
+    #[serde(default)]
+    pub problem: Option<String>,
+    /// It refuses writes, and our server, cut off from it, holds everything up to here, which is all that it ever acknowledged.
+    #[serde(default)]
+    pub held: Option<Position>,
+    /// Why it could not be closed; whatever had been changed there was put back, if this does not say otherwise.
+    #[serde(default)]
+    pub not_closed: Option<String>,
+    /// Whether it takes writes again after it was closed.
+    #[serde(default)]
+    pub opened: bool,
 }
 
 /// Where a starting server takes its data from.
@@ -337,6 +470,9 @@ pub struct State {
     /// What came of the last `prepare`; absent before its end.
     #[serde(default)]
     pub prepared: Option<Prepared>,
+    /// The origin that is, or was last, followed; absent before any was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<OriginState>,
     /// Why the running server must not become master; absent when nothing speaks against it.
     #[serde(default)]
     pub cannot_lead: Option<String>,
@@ -470,7 +606,7 @@ pub struct Redis {
     /// Master: replicas connected and online.
     #[serde(default)]
     pub connected_replicas: u32,
-    /// What this run was started from: `empty`, `local:<sha256>`, `snapshot:<id>` or `replica`.
+    /// What this run was started from: `empty`, `local:<sha256>`, `snapshot:<id>`, `replica`, or `origin:<address>`.
     #[serde(default)]
     pub source: String,
     /// Epoch of the `start` or `restore` that started this run.

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::admission::Admission;
-use crate::api::{Activity, Death, Epoch, FailedSource, Held, LocalDump, Prepared, Redis, Role, Settings, State, Uploads};
+use crate::api::{
+    Activity, Death, Epoch, FailedSource, Held, LocalDump, OriginState, Prepared, Redis, Role, Settings, State, Uploads,
+};
 use crate::config::Config;
 use crate::lease::Standing;
 use crate::memory::{self, Memory};
@@ -128,6 +130,8 @@ pub(crate) struct Parts {
     pub failed_source: Option<FailedSource>,
     /// What came of the last `prepare`.
     pub prepared: Option<Prepared>,
+    /// The origin that is followed, or was last.
+    pub origin: Option<OriginState>,
     /// Why the server must not become master.
     pub cannot_lead: Option<String>,
     pub local: Option<LocalDump>,
@@ -208,6 +212,7 @@ pub(crate) fn render(parts: &Parts, memory: &Memory, config: &Config, agent: &cr
         problem: parts.problems.last().map(|(_, text)| text.clone()),
         failed_source: parts.failed_source.clone(),
         prepared: parts.prepared.clone(),
+        origin: parts.origin.clone(),
         cannot_lead: parts.server.as_ref().and(parts.cannot_lead.clone()),
         stopping: parts.stopping,
     }

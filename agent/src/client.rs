@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
 
-use crate::api::{Address, Answer, Command, Promise, PromiseRequest, Question, State, Verdict};
+use crate::api::{Address, Answer, Command, Examined, Origin, Promise, PromiseRequest, Question, State, Verdict};
 
 /// Largest body accepted from an agent, bytes: a state is a few KiB.
 const MAX_BODY: usize = 1 << 20;
@@ -104,6 +104,12 @@ impl Client {
     pub async fn promise(&self, address: &Address, request: &PromiseRequest, limit: Duration) -> Result<Promise, Error> {
         let request = self.request(reqwest::Method::POST, address, "/promise").timeout(limit).json(request);
         body(send(request, address).await?, address, "/promise").await
+    }
+
+    /// `POST /examine`.
+    pub async fn examine(&self, address: &Address, origin: &Origin, limit: Duration) -> Result<Examined, Error> {
+        let request = self.request(reqwest::Method::POST, address, "/examine").timeout(limit).json(origin);
+        body(send(request, address).await?, address, "/examine").await
     }
 
     /// `GET /watch`: the agent's state at each change and heartbeat, until the stream breaks. The stream itself has no deadline:

@@ -27,6 +27,8 @@ impl Places {
         for dir in [places.data(), places.spool()] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
+        // Whoever followed an origin here ended with the agent before.
+        places.remove_origin()?;
         Ok(places)
     }
 
@@ -61,6 +63,10 @@ impl Places {
     /// The server's output.
     pub fn log(&self) -> PathBuf {
         self.sandbox.join("redis.log")
+    }
+    /// The directory of a server that follows an origin, beside the data of the instance itself.
+    pub fn origin(&self) -> PathBuf {
+        self.sandbox.join("origin")
     }
     fn asides(&self) -> PathBuf {
         self.sandbox.join("aside")
@@ -123,6 +129,35 @@ impl Places {
             self.prune_asides()?;
         }
         if self.held().exists() { fs::remove_dir(self.held()) } else { Ok(()) }
+    }
+
+    /// Removes what a server copied from an origin: that still has it.
+    pub fn remove_origin(&self) -> io::Result<()> {
+        match fs::remove_dir_all(self.origin()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// An empty directory for a server that is to follow an origin.
+    pub fn prepare_origin(&self) -> io::Result<()> {
+        self.remove_origin()?;
+        fs::DirBuilder::new().mode(0o700).create(self.origin())
+    }
+
+    /// Makes the directory of the running server that followed an origin the server's directory; what was there is set aside. Whether there was
+    /// one. The server goes on in it, wherever it lies; the file that its first copy left is older than what it holds, and goes.
+    pub fn adopt_origin(&self, epoch: Epoch, now_ms: u64) -> io::Result<bool> {
+        if !self.origin().exists() {
+            return Ok(false);
+        }
+        match fs::remove_file(self.origin().join(DUMP)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => self.set_data_aside(epoch, now_ms)?,
+        };
+        fs::rename(self.origin(), self.data())?;
+        sync_dir(&self.sandbox)?;
+        Ok(true)
     }
 
     /// Removes what a killed server leaves: unfinished dumps and its socket.
@@ -260,6 +295,20 @@ mod tests {
         assert_eq!(fs::read_to_string(dir.join("aside/0000000003-19700101T000000Z/dump.rdb")).unwrap(), "old");
         places.put_back().unwrap();
         assert!(!places.dump().exists() && !dir.join("held").exists());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn what_followed_an_origin_takes_the_place_of_the_data_which_goes_aside() {
+        let (dir, places) = places();
+        fs::write(places.dump(), "own").unwrap();
+        assert!(!places.adopt_origin(3, 0).unwrap(), "nothing followed one");
+        places.prepare_origin().unwrap();
+        fs::write(places.origin().join(DUMP), "first copy").unwrap();
+        fs::write(places.origin().join(SOCKET), "").unwrap();
+        assert!(places.adopt_origin(3, 0).unwrap());
+        assert_eq!(fs::read_to_string(dir.join("aside/0000000003-19700101T000000Z").join(DUMP)).unwrap(), "own");
+        assert!(places.data().join(SOCKET).exists() && !places.dump().exists() && !places.origin().exists());
         fs::remove_dir_all(&dir).unwrap();
     }
 

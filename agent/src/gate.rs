@@ -87,7 +87,8 @@ pub fn admit(command: &Command, known: &Known) -> Result<(), Refusal> {
         return Err(refusal("record-not-seen", message));
     }
     admit_run(command, known)?;
-    let begins = matches!(command.order, Order::Start { .. } | Order::Restore { .. } | Order::Promote { .. });
+    let begins =
+        matches!(command.order, Order::Start { .. } | Order::Restore { .. } | Order::Promote { .. } | Order::FollowOrigin { .. });
     if known.stopping && begins {
         return Err(refusal("stopping", "this instance was asked to end and starts nothing any more"));
     }
@@ -97,7 +98,7 @@ pub fn admit(command: &Command, known: &Known) -> Result<(), Refusal> {
 fn admit_run(command: &Command, known: &Known) -> Result<(), Refusal> {
     let wanted = command.stamp.run_id.as_deref();
     match (&command.order, wanted, known.run_id.as_deref()) {
-        (Order::Start { .. } | Order::Restore { .. }, _, _) => Ok(()),
+        (order, _, _) if order.needs_no_run() => Ok(()),
         (_, None | Some(""), _) => {
             Err(refusal("no-run-id", format!("{} must name the server run it is meant for", command.order.verb())))
         }
@@ -147,6 +148,11 @@ mod tests {
         Order::Start { source: Source::Empty }
     }
 
+    fn follow_origin() -> Order {
+        let address = crate::api::Address { host: "h".into(), port: 1 };
+        Order::FollowOrigin { request_id: "r".into(), origin: crate::api::Origin { address, username: None, password: None } }
+    }
+
     fn verdict(order: Order, stamp: impl FnOnce(&mut Stamp), change: impl FnOnce(&mut Known)) -> &'static str {
         let mut known = known();
         change(&mut known);
@@ -157,6 +163,7 @@ mod tests {
     fn a_fitting_command_is_admitted() {
         assert_eq!(verdict(promote(), |_| {}, |_| {}), "admitted");
         assert_eq!(verdict(start(), |s| s.run_id = None, |k| k.run_id = None), "admitted");
+        assert_eq!(verdict(follow_origin(), |s| s.run_id = None, |_| {}), "admitted");
     }
 
     #[test]
@@ -198,7 +205,7 @@ mod tests {
 
     #[test]
     fn stopping_begins_nothing_but_may_still_be_fenced_and_stopped() {
-        for order in [start(), promote()] {
+        for order in [start(), promote(), follow_origin()] {
             assert_eq!(verdict(order, |_| {}, |k| k.stopping = true), "stopping");
         }
         for order in [Order::Fence, Order::Stop] {

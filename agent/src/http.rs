@@ -17,7 +17,7 @@ use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use tokio::net::TcpListener;
 
-use crate::api::{Answer, AnswerKind, Command, PromiseRequest, Question, RecordView, State};
+use crate::api::{Answer, AnswerKind, Command, Origin, PromiseRequest, Question, RecordView, State};
 use crate::node::Node;
 use crate::{metrics, ops, run, secret, testimony};
 
@@ -34,6 +34,7 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/command/{verb}", post(command))
         .route("/testify", post(testify))
         .route("/promise", post(promise))
+        .route("/examine", post(examine))
         .layer(axum::middleware::from_fn_with_state(node.clone(), only_with_token));
     let lifecycle = Router::new()
         .route("/quitquitquit", post(quit))
@@ -101,8 +102,23 @@ async fn command(Shared(node): Shared<Arc<Node>>, Path(verb): Path<String>, body
     (status, Json(answer)).into_response()
 }
 
-const VERBS: [&str; 11] =
-    ["start", "restore", "promote", "follow", "fence", "hold", "release", "catch-up", "configure", "backup", "stop"];
+const VERBS: [&str; 15] = [
+    "start",
+    "restore",
+    "prepare",
+    "promote",
+    "follow",
+    "fence",
+    "hold",
+    "release",
+    "catch-up",
+    "configure",
+    "backup",
+    "stop",
+    "follow-origin",
+    "close-origin",
+    "open-origin",
+];
 
 fn unknown_verb(verb: &str) -> Response {
     refuse(StatusCode::NOT_FOUND, "unknown-verb", format!("there is no command {verb:?}; there are {}", VERBS.join(", ")))
@@ -130,6 +146,14 @@ async fn promise(Shared(node): Shared<Arc<Node>>, body: Bytes) -> Response {
     match serde_json::from_slice::<PromiseRequest>(&body) {
         Ok(asked) => Json(crate::promise::answer(&node, &asked)).into_response(),
         Err(error) => not_understood(format!("not a request for a promise: {error}")),
+    }
+}
+
+/// `POST /examine`.
+async fn examine(Shared(node): Shared<Arc<Node>>, body: Bytes) -> Response {
+    match serde_json::from_slice::<Origin>(&body) {
+        Ok(origin) => Json(crate::origin::examine(&node, &origin).await).into_response(),
+        Err(error) => not_understood(format!("not an origin: {error}")),
     }
 }
 

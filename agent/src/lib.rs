@@ -27,6 +27,7 @@ pub mod metrics;
 mod node;
 mod obedience;
 mod ops;
+mod origin;
 mod predecessor;
 mod probe;
 mod process;

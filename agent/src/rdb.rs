@@ -381,5 +381,31 @@ fn newest_redis_format(server: (u32, u32)) -> Option<u32> {
     }
 }
 
+/// Whether a server of version `ours` can be a replica of one of version `theirs` (both as [`can_load`] reads them). A newer Valkey sends a replica
+/// that cannot read its own format an older one.
+///
+/// # Errors
+/// Why not, for people.
+pub fn can_follow(ours: &str, theirs: &str) -> Result<(), String> {
+    let number = |text: &str| -> Option<(bool, u32, u32)> {
+        let (valkey, number) = text.strip_prefix("valkey ").map_or((false, text), |number| (true, number));
+        let mut parts = number.split('.').map(|p| p.parse().ok());
+        Some((valkey, parts.next()??, parts.next()??))
+    };
+    let (Some(we), Some((valkey, major, minor))) = (number(ours), number(theirs)) else {
+        return Err(format!("version {theirs:?} is not known: nobody can say whether server {ours} can follow it"));
+    };
+    let header = match (valkey, major) {
+        (true, 9..) if we.0 && we.1 >= 9 => Header::Valkey(80),
+        (true, _) => Header::Redis(11),
+        (false, _) => match newest_redis_format((major, minor)) {
+            Some(newest) => Header::Redis(newest),
+            None if !we.0 && (we.1, we.2) >= (major, minor) => return Ok(()),
+            None => return Err(format!("server {ours} cannot follow the newer version {theirs}")),
+        },
+    };
+    can_load(ours, header).map_err(|why| format!("server {ours} cannot follow version {theirs}: {why}"))
+}
+
 #[cfg(test)]
 mod tests;

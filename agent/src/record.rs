@@ -276,7 +276,7 @@ pub struct Record {
     pub histories: Vec<History>,
     /// Latest good snapshot.
     pub snapshot: Option<SnapshotId>,
-    /// The last time that the cluster's data was replaced by a snapshot's; absent when it never was.
+    /// The last time that the cluster's data was replaced, by a snapshot's or a migration; absent when it never was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<Restored>,
 }
@@ -286,7 +286,7 @@ pub struct Record {
 pub struct Restored {
     /// First epoch of the data.
     pub epoch: Epoch,
-    /// What it began with.
+    /// What it began with. Data that was migrated from elsewhere began with none: then it is the name that a snapshot of that moment would have.
     pub snapshot: SnapshotId,
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, Mac};
+use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 /// Fewest bytes a secret may have: 16 random bytes cannot be guessed.
@@ -92,6 +93,67 @@ impl Secret {
     }
 }
 
+/// A text that only who has the cluster's secret file can read, or make: what may lie in ZooKeeper, and in what is shown, of a password.
+///
+/// Encrypted, then authenticated, both by HMAC-SHA256 with keys of their own: the stream that is added is HMAC over a random nonce and a counter, the
+/// tag HMAC over what the text is for, the nonce and what was encrypted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sealed(String);
+
+/// Why a sealed text cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the sealed password cannot be read: it was sealed with another secret file, or for another address")]
+pub struct Unreadable;
+
+const NONCE_BYTES: usize = 16;
+const TAG_BYTES: usize = 32;
+
+impl Secret {
+    /// Seals a text for one purpose.
+    pub fn seal(&self, purpose: &str, text: &str) -> Sealed {
+        let mut bytes = uuid::Uuid::new_v4().as_bytes().to_vec();
+        bytes.extend_from_slice(text.as_bytes());
+        self.add_stream(&mut bytes);
+        let tag = self.tag(purpose, &bytes);
+        bytes.extend_from_slice(&tag.finalize().into_bytes());
+        Sealed(hex::encode(bytes))
+    }
+
+    /// The text of a seal made for the same purpose, with the same secret and for the same cluster.
+    pub fn unseal(&self, purpose: &str, sealed: &Sealed) -> Result<String, Unreadable> {
+        let mut bytes = hex::decode(&sealed.0).map_err(|_| Unreadable)?;
+        let body = bytes.len().checked_sub(TAG_BYTES).filter(|body| *body >= NONCE_BYTES).ok_or(Unreadable)?;
+        let tag = bytes.split_off(body);
+        self.tag(purpose, &bytes).verify_slice(&tag).map_err(|_| Unreadable)?;
+        self.add_stream(&mut bytes);
+        String::from_utf8(bytes.split_off(NONCE_BYTES)).map_err(|_| Unreadable)
+    }
+
+    fn mac(&self, purpose: &str) -> Hmac<Sha256> {
+        Hmac::<Sha256>::new_from_slice(self.derive(purpose).as_bytes()).expect("HMAC takes keys of any length")
+    }
+
+    fn tag(&self, purpose: &str, bytes: &[u8]) -> Hmac<Sha256> {
+        let mut mac = self.mac("seal-tag");
+        mac.update(&(purpose.len() as u64).to_be_bytes());
+        mac.update(purpose.as_bytes());
+        mac.update(bytes);
+        mac
+    }
+
+    /// Encrypts what follows the nonce, or decrypts it.
+    fn add_stream(&self, bytes: &mut [u8]) {
+        let (nonce, text) = bytes.split_at_mut(NONCE_BYTES);
+        for (counter, block) in text.chunks_mut(TAG_BYTES).enumerate() {
+            let mut mac = self.mac("seal-stream");
+            mac.update(nonce);
+            mac.update(&(counter as u64).to_be_bytes());
+            block.iter_mut().zip(mac.finalize().into_bytes()).for_each(|(byte, mask)| *byte ^= mask);
+        }
+    }
+}
+
 /// Password that both ends derive from `purpose`. Without a secret file anybody can, for which everything must be on loopback.
 pub fn derive_or_open(secret: Option<&Secret>, cluster: &str, purpose: &str) -> String {
     match secret {
@@ -128,6 +190,27 @@ mod tests {
         assert_ne!(a.agent_token(), b.agent_token());
         assert_ne!(derive_or_open(Some(&a), "r/e/a", "x"), derive_or_open(Some(&a), "r/e/a", "y"));
         assert_ne!(derive_or_open(Some(&a), "r/e/a", "x"), derive_or_open(None, "r/e/a", "x"));
+    }
+
+    #[test]
+    fn a_seal_opens_for_the_same_secret_cluster_and_purpose_only() {
+        let a = secret("r/e/a");
+        for text in ["", "p", "a password of more than thirty-two bytes: ü"] {
+            let sealed = a.seal("x", text);
+            assert!(!serde_json::to_string(&sealed).unwrap().contains("password"));
+            assert_eq!(a.unseal("x", &sealed).as_deref(), Ok(text));
+            assert_eq!(a.unseal("y", &sealed), Err(Unreadable));
+            assert_eq!(secret("r/e/b").unseal("x", &sealed), Err(Unreadable));
+            assert_ne!(a.seal("x", text), sealed, "the same password never looks the same");
+            for at in 0..sealed.0.len() {
+                let mut spoilt = sealed.0.clone().into_bytes();
+                spoilt[at] = if spoilt[at] == b'0' { b'1' } else { b'0' };
+                assert_eq!(a.unseal("x", &Sealed(String::from_utf8(spoilt).unwrap())), Err(Unreadable), "digit {at}");
+            }
+        }
+        for wrong in ["", "zz", "00", &"0".repeat(94)] {
+            assert_eq!(a.unseal("x", &Sealed(wrong.into())), Err(Unreadable), "{wrong}");
+        }
     }
 
     #[test]

@@ -71,7 +71,9 @@ async fn start(node: &Arc<Node>, birth: &Birth, program: Ready) -> Result<Arc<Se
     let _turn = node.turn.lock().await;
     still_wanted(node, birth)?;
     node.places.hold_data().map_err(|e| (false, format!("the sandbox: {e}")))?;
-    launch(node, Start { program, birth: birth.clone(), replica: true, holds: Holds::Fed }).await.map_err(by_us)?;
+    launch(node, Start { program, birth: birth.clone(), replica: true, holds: Holds::Fed, beside: false })
+        .await
+        .map_err(by_us)?;
     node.server().ok_or_else(|| (false, "the server ended at once".into()))
 }
 

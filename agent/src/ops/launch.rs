@@ -27,6 +27,8 @@ pub(super) struct Start {
     pub replica: bool,
     /// What the data in the directory is.
     pub holds: Holds,
+    /// In the directory beside, to follow an origin.
+    pub beside: bool,
 }
 
 /// Starts it, with the lease module where that can be had: one that the server does not take is left out from then on, and named. On an error
@@ -59,6 +61,9 @@ pub(super) async fn launch(node: &Arc<Node>, start: Start) -> Result<(), Halt> {
 
 async fn launch_with(node: &Arc<Node>, start: &Start, module: Option<&Module>) -> Result<(), Halt> {
     node.places.remove_leftovers().map_err(|e| failed("sandbox", e))?;
+    if !start.beside {
+        node.places.remove_origin().map_err(|e| failed("sandbox", e))?;
+    }
     let server = spawn(node, start, module).await?;
     let note = ServerNote {
         pid: server.pid,
@@ -113,7 +118,7 @@ async fn launch_with(node: &Arc<Node>, start: &Start, module: Option<&Module>) -
 
 async fn spawn(node: &Node, start: &Start, module: Option<&Module>) -> Result<Arc<Server>, Halt> {
     let password = Uuid::new_v4().simple().to_string();
-    let dir = node.places.data();
+    let dir = if start.beside { node.places.origin() } else { node.places.data() };
     let config = conf::render(&Wanted {
         version: start.program.version,
         dir: &dir.to_string_lossy(),

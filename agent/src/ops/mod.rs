@@ -21,6 +21,7 @@ mod fence;
 mod follow;
 mod hold;
 mod launch;
+mod origin;
 mod prepare;
 mod promote;
 mod restore;
@@ -140,6 +141,12 @@ async fn dispatch(node: &Arc<Node>, command: Command) -> Result<Done, Halt> {
         Order::Configure { settings } => configure::run(node, &running(node)?, settings).await,
         Order::Backup { request_id, how } => backup::run(node, &running(node)?, request_id, how).await,
         Order::Stop => stop::run(node).await,
+        Order::FollowOrigin { request_id, origin } => origin::follow(node, &stamp, request_id, origin).await,
+        Order::CloseOrigin { request_id, origin, was, within_ms } => {
+            let wish = origin::Closing { request_id, origin, was, within: Duration::from_millis(within_ms) };
+            origin::close(node, &running(node)?, &stamp, wish).await
+        }
+        Order::OpenOrigin { request_id, origin, was } => origin::open(node, request_id, origin, was).await,
         Order::Hold { for_ms } => hold::hold(node, &running(node)?, &stamp, Duration::from_millis(for_ms)).await,
         Order::Release => hold::release(node, &running(node)?).await,
         Order::CatchUp { position, within_ms } => {

@@ -44,6 +44,7 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp, a
     if let Some(why) = node.lease_module.objection(server) {
         return Err(refused("no-lease-module", why));
     }
+    super::origin::adopt(node, server).await?;
     node.notebook.change(|memory| memory.assigned_epoch = stamp.epoch).map_err(|error| failed("memory", chain(&error)))?;
     take_office(node, server, asks, open).await?;
     make_master(node, server, stamp).await?;

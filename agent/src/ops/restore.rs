@@ -121,7 +121,7 @@ async fn by_file(node: &Arc<Node>, store: &Store, snapshot: &SnapshotId, birth: 
     }
     let started = async {
         put_in_place(node, &path, &manifest)?;
-        launch(node, Start { program, birth: birth.clone(), replica: false, holds: Holds::Whole }).await
+        launch(node, Start { program, birth: birth.clone(), replica: false, holds: Holds::Whole, beside: false }).await
     };
     started.await.map_err(by_us)
 }

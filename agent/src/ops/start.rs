@@ -41,7 +41,7 @@ pub(super) async fn run(node: &Arc<Node>, stamp: &Stamp, source: Source) -> Resu
         Source::ReplicaOf { fork, .. } => {
             let complete = keep_usable_dump(node, &program, stamp.epoch, fork.as_ref()).await?;
             let holds = if complete { Holds::Whole } else { Holds::Nothing };
-            launch(node, Start { program, birth: birth.clone(), replica: true, holds }).await
+            launch(node, Start { program, birth: birth.clone(), replica: true, holds, beside: false }).await
         }
     };
     if let Err(Halt::Failed { message, .. }) = &result {
@@ -72,7 +72,7 @@ async fn from_nothing(node: &Arc<Node>, program: Ready, birth: Birth) -> Result<
     let memory = node.notebook.get();
     let epoch = memory.dump.map_or(0, |note| note.epoch);
     node.places.set_data_aside(epoch, unix_ms()).map_err(|e| failed("sandbox", e))?;
-    launch(node, Start { program, birth, replica: false, holds: Holds::Whole }).await
+    launch(node, Start { program, birth, replica: false, holds: Holds::Whole, beside: false }).await
 }
 
 async fn from_local(node: &Arc<Node>, program: Ready, birth: Birth, sha256: &str) -> Result<(), Halt> {
@@ -94,7 +94,7 @@ async fn from_local(node: &Arc<Node>, program: Ready, birth: Birth, sha256: &str
         report(node, &birth.source, true, &why.to_string());
         return Err(refused("too-new", why.to_string()));
     }
-    launch(node, Start { program, birth, replica: false, holds: Holds::Whole }).await
+    launch(node, Start { program, birth, replica: false, holds: Holds::Whole, beside: false }).await
 }
 
 /// Makes sure that a replica starts from a dump that can be loaded, or from none. One that is ahead of the master, or unreadable, is set

@@ -10,10 +10,16 @@ use crate::server::Server;
 /// Ends the server, its data saved, and what would start one.
 pub(crate) async fn run(node: &Arc<Node>) -> Result<Done, Halt> {
     super::restore::abort(node).await;
-    if let Some(server) = node.server() {
+    let Some(server) = node.server() else { return end(node).await };
+    let beside = super::origin::is_beside(node, &server);
+    if !beside {
         keep(node, &server).await?;
     }
-    end(node).await
+    let done = end(node).await;
+    if beside && done.is_ok() {
+        node.places.remove_origin().map_err(|e| failed("sandbox", e))?;
+    }
+    done
 }
 
 /// Saves a whole copy into the sandbox's dump, from where whatever comes next sets it aside.

@@ -20,6 +20,26 @@ fn resealed(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 #[test]
+fn who_can_follow_whom_is_what_was_tried() {
+    let versions = ["6.2.14", "7.0.15", "7.2.6", "7.4.1", "8.2.3", "valkey 8.1.8", "valkey 9.1.2"];
+    let rows = [
+        ("6.2.14", "yyyyyyy"),
+        ("7.0.15", "nyyyyyy"),
+        ("7.2.6", "nnyyyyy"),
+        ("7.4.1", "nnnyynn"),
+        ("8.2.3", "nnnyynn"),
+        ("valkey 8.1.8", "nnyyyyy"),
+        ("valkey 9.1.2", "nnyyyyy"),
+    ];
+    for (theirs, row) in rows {
+        let found: String = versions.map(|ours| if can_follow(ours, theirs).is_ok() { 'y' } else { 'n' }).into_iter().collect();
+        assert_eq!(found, row, "master {theirs}");
+    }
+    assert!(can_follow("8.2.3", "9.0.0").unwrap_err().contains("newer"));
+    assert!(can_follow("7.0.15", "dragonfly 1").unwrap_err().contains("not known"));
+}
+
+#[test]
 fn a_real_dump_says_what_it_is() {
     let rdb = check(DUMP).unwrap();
     assert_eq!(rdb.header, Header::Redis(10));

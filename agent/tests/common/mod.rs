@@ -227,7 +227,7 @@ impl Rig {
     }
 
     pub fn command(&self, to: &State, order: Order) -> Command {
-        let begins = matches!(order, Order::Start { .. } | Order::Restore { .. });
+        let begins = order.needs_no_run();
         let stamp = Stamp {
             cluster_id: self.record.cluster_id.clone(),
             generation: self.record.generation.clone(),

@@ -208,6 +208,10 @@ impl World {
                 self.on_term(a, Event::Release);
                 self.end_job(a, Outcome::Done);
             }
+            // No migration is simulated.
+            Order::FollowOrigin { .. } | Order::CloseOrigin { .. } | Order::OpenOrigin { .. } => {
+                self.end_job(a, refused("no-origin"));
+            }
             Order::CatchUp { within_ms, .. } => {
                 self.step(a, Step::CatchingUp(now + within_ms * 1000));
                 self.wait_for(a, id, 1);
