@@ -8,12 +8,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use agent::api::{Command, Order, Redis, Role, Source, Stamp, State};
+use agent::api::{Command, ORIGIN, Order, Redis, Role, Source, Stamp, State};
 use agent::record::{Evidence, MAX_EPOCH, Member, Phase, Record};
 use agent::snapshot::SnapshotId;
 
 use crate::model::{Action, Observed, Plan, Spec};
-use crate::view::{OperationKind, SnapshotRow};
+use crate::view::{Migration, OperationKind, SnapshotRow};
 
 /// What the plan would break; empty for a sound plan.
 pub fn violations(spec: &Spec, seen: &Observed, plan: &Plan, now: Duration, silent_after: Duration) -> Vec<String> {
@@ -54,7 +54,10 @@ fn one_of_each(plan: &Plan, found: &mut Vec<String>) {
     for planned in &plan.actions {
         if let Action::Command { command, .. } = &planned.action {
             promoted += usize::from(matches!(command.order, Order::Promote { .. }));
-            let configures = matches!(command.order, Order::Configure { .. } | Order::Backup { .. } | Order::Prepare { .. });
+            let configures = matches!(
+                command.order,
+                Order::Configure { .. } | Order::Backup { .. } | Order::Prepare { .. } | Order::OpenOrigin { .. }
+            );
             if !configures && !told.insert(command.stamp.task_id.clone()) {
                 found.push(format!("task {} is told two things at once", command.stamp.task_id));
             }
@@ -175,8 +178,50 @@ impl World<'_> {
         let winner = next.master.as_ref().and_then(|m| self.state_of(&m.task_id)).and_then(|s| s.redis.as_ref());
         let holds_it = winner.is_some_and(|r| r.source == format!("snapshot:{}", restored.snapshot));
         let asked = self.replacing().is_some_and(|(snapshot, saved)| *snapshot == restored.snapshot && saved);
-        if !asked || !holds_it || next.phase != Phase::Promoting || restored.epoch != next.epoch {
+        let restores = asked && holds_it;
+        let migrates = winner.is_some_and(|r| self.may_migrate(&r.source, next));
+        if !(restores || migrates) || next.phase != Phase::Promoting || restored.epoch != next.epoch {
             found.push(format!("the data is replaced by snapshot {} without being saved, or unasked", restored.snapshot));
+        }
+    }
+
+    /// The migration that goes on.
+    fn migrating(&self) -> Option<&Migration> {
+        let running = self.seen.operation.as_ref().filter(|o| o.outcome.is_none())?;
+        match &running.kind {
+            OperationKind::Migrate(migration) if migration.called_off.is_none() => Some(migration),
+            _ => None,
+        }
+    }
+
+    /// Whether the winner followed the origin that somebody asked for, which refuses writes since, and holds all of it; and the data before is saved.
+    fn may_migrate(&self, source: &str, next: &Record) -> bool {
+        let Some(migration) = self.migrating() else { return false };
+        let winner = next.master.as_ref().and_then(|m| self.state_of(&m.task_id));
+        let held = winner.and_then(|s| s.origin.as_ref()).is_some_and(|o| o.held.is_some());
+        let ready = migration.cut_over && migration.saved.is_some() && migration.door.is_some();
+        ready && held && source == migration.origin.source()
+    }
+
+    /// What is wrong with a command about an origin.
+    fn migrated(&self, order: &Order, stamp: &Stamp, found: &mut Vec<String>) {
+        let Some(record) = self.record() else { return };
+        let leads = matches!(record.phase, Phase::Stable | Phase::Promoting);
+        let in_office = leads && record.master.as_ref().is_some_and(|m| m.task_id == stamp.task_id);
+        let migration = self.migrating();
+        let follows = migration.is_some_and(|m| self.state_of(&stamp.task_id).is_some_and(|s| s.instance == m.follower));
+        let saved = migration.is_some_and(|m| m.saved.is_some());
+        match order {
+            Order::FollowOrigin { .. } if !follows || in_office || (!leads && !saved) => {
+                found.push(format!("task {} is to follow an origin unasked, in office, or unsaved", stamp.task_id));
+            }
+            Order::CloseOrigin { .. } if !follows || leads || !saved || migration.is_some_and(|m| m.door.is_none()) => {
+                found.push("an origin is closed before everything else is ready for it".into());
+            }
+            Order::OpenOrigin { .. } if migration.is_some() => {
+                found.push("an origin is opened while it is migrated".into());
+            }
+            _ => (),
         }
     }
 
@@ -268,6 +313,9 @@ impl World<'_> {
                 found.push(format!("task {} makes room for a snapshot before the present data is saved", stamp.task_id));
             }
             Order::Stop if leads && to_master => found.push("the master in office is stopped".into()),
+            Order::FollowOrigin { .. } | Order::CloseOrigin { .. } | Order::OpenOrigin { .. } => {
+                self.migrated(&command.order, stamp, found);
+            }
             Order::Stop if self.may_hold_more(stamp) => {
                 found.push(format!("task {} is stopped although nobody knows what it holds", stamp.task_id));
             }
@@ -300,6 +348,12 @@ impl World<'_> {
     fn may_hold_more(&self, stamp: &Stamp) -> bool {
         let closed = |r: &Redis| r.started_epoch == stamp.epoch && !r.source.is_empty() && r.source != "replica";
         self.state_of(&stamp.task_id).is_some_and(|s| {
+            // Whatever followed an origin holds nothing of this cluster, as long as the record does not know its history.
+            let known = |r: &Redis| self.record().is_some_and(|record| record.history_at(&r.replid, r.offset).is_some());
+            let foreign = |r: &Redis| r.source.starts_with(ORIGIN) && s.assigned_epoch == 0 && !known(r);
+            if s.redis.as_ref().is_some_and(foreign) {
+                return false;
+            }
             let unknown = s.redis.as_ref().is_some_and(|r| !closed(r) || s.assigned_epoch >= stamp.epoch);
             unknown && s.fenced_epoch != Some(stamp.epoch)
         })

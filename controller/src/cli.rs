@@ -23,6 +23,7 @@ mod doctor;
 mod door;
 mod haproxy;
 mod master;
+mod migrate;
 mod operations;
 mod progress;
 mod rdb;
@@ -101,6 +102,12 @@ enum Verb {
     /// Shows the plan, and asks. Into a cluster that serves nothing is done without --consent EPOCH, which the plan names. In one that lost its master,
     /// and where it cannot be proven that the last one writes no more, --consent takes the responsibility for it.
     Restore(restore::Restore),
+    /// Migrates the data of a running Redis or Valkey server, of whatever kind, into this cluster, with a pause of well under a second.
+    ///
+    /// `migrate HOST:PORT --dry-run` shows the plan; with --consent EPOCH an instance begins to follow that server, closed, and `status` shows how far
+    /// it is. `migrate --cut-over` ends it: the present data is saved as a snapshot, that server is had to refuse writes, and the data leads here
+    /// with everything it ever acknowledged. `migrate --cancel` leaves all as it was.
+    Migrate(migrate::Migrate),
     /// Hands the master over to another instance without losing a write: writes are held for some milliseconds.
     Switchover {
         /// Instance that is to lead; the best replica when left out.
@@ -402,6 +409,7 @@ async fn dispatch(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Scale { instances, yes } => operations::scale(context, instances, yes).await,
         Verb::Backup { how, no_wait } => operations::backup(context, how, no_wait).await,
         Verb::Restore(wanted) => restore::run(context, wanted).await,
+        Verb::Migrate(wanted) => migrate::run(context, wanted).await,
         Verb::Switchover { to, dry_run, yes } => {
             let ask = |dry_run| Ask::Switchover { owner: owner(), to, dry_run };
             master::change(context, "Switch the master over", ask, dry_run, yes).await
@@ -483,6 +491,9 @@ mod tests {
             &["aurora-redis", "scale", "0"],
             &["aurora-redis", "restore", "yesterday"],
             &["aurora-redis", "status", "--colour"],
+            &["aurora-redis", "migrate"],
+            &["aurora-redis", "migrate", "--cut-over", "--cancel"],
+            &["aurora-redis", "migrate", "somewhere"],
             &["aurora-redis", "rdb", "check"],
             &["aurora-redis", "snapshots", "verify", "newest"],
             &["aurora-redis", "snapshots", "verify", "--all", "--newest"],

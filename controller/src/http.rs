@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use agent::client::Client;
 use agent::clock::unix_ms;
 use agent::layers::Effective;
 use agent::secret::authorized;
@@ -21,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::operations::MAX_INSTANCES;
 use crate::view::{Ask, ClusterView, Event, Operation, Published};
 
+mod examine;
 mod forward;
 mod leader;
 
@@ -40,6 +42,8 @@ pub struct Doors {
     pub intake: Intake,
     /// Bearer token for what changes something; absent where there is no secret file (then only loopback may be served).
     pub token: Option<String>,
+    /// Client for the agents: one of them looks at what data is to be migrated from.
+    pub agents: Client,
     /// `role/env/job`.
     pub cluster: String,
     /// Settings in force, for `/api/v1/config`.
@@ -186,6 +190,7 @@ async fn operations(State(doors): State<Arc<Doors>>, request: Request) -> Respon
         Ok(ask) => ask,
         Err(answer) => return answer,
     };
+    let ask = examine::examined(&doors, ask).await;
     let kind = ask.kind();
     let reply = doors.intake.ask(ask).await;
     doors.metrics.count_ask(kind, reply.accepted);
@@ -209,7 +214,7 @@ async fn read_ask(request: Request) -> Result<Ask, Response> {
     let body = body.map_err(|_| problem(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is longer than {MAX_BODY} bytes")))?;
     let ask: Ask = serde_json::from_slice(&body).map_err(|error| {
         bad(format!(
-            "the body is not understood: {error}; allowed is {{\"kind\": \"backup\"|\"restore\"|\"switchover\"|\"failover\"|\"scale\", \"owner\": \"…\", …}}"
+            "the body is not understood: {error}; allowed is {{\"kind\": \"backup\"|\"restore\"|\"switchover\"|\"failover\"|\"migrate\"|\"cut-over\"|\"cancel-migration\"|\"scale\", \"owner\": \"…\", …}}"
         ))
     })?;
     let owner = ask.owner();

@@ -33,7 +33,7 @@ impl Intake {
 
     /// Hands `ask` to the reconcile loop and waits for its reply, which comes within a cycle.
     pub async fn ask(&self, ask: Ask) -> Reply {
-        let refused = |message: &str| Reply { accepted: false, operation_id: String::new(), message: message.into(), plan: None };
+        let refused = |message: &str| Reply::refused(message);
         let (reply, replied) = oneshot::channel();
         if self.asks.try_send(Asked { ask, reply }).is_err() {
             return refused("the controller has too many requests waiting; try again in a moment");

@@ -56,6 +56,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let doors = Doors {
         intake,
         token: config.place.secret.as_ref().map(|s| s.api_token()),
+        agents: agent::client::Client::new(config.place.secret.as_ref().map(|s| s.agent_token())),
         cluster: config.place.cluster.clone(),
         config: config.effective.clone(),
         metrics: metrics.clone(),

@@ -8,9 +8,10 @@ use agent::snapshot::{How, SnapshotId};
 
 use crate::decide::{Recorded, View, birth, choose, clock, copies, evidence};
 use crate::model::Spec;
-use crate::view::{Ask, Operation, OperationKind, RestorePlan, SnapshotRow};
+use crate::view::{Ask, MigrationPlan, Operation, OperationKind, RestorePlan, SnapshotRow};
 
 mod master;
+mod migrate;
 mod replace;
 
 /// Most instances one cluster may be asked to have.
@@ -30,6 +31,8 @@ pub enum Judgement {
     Plan(String),
     /// Only a plan was asked for, of a restore into a cluster that serves; nothing changes.
     Show(Box<RestorePlan>),
+    /// The same of a migration.
+    ShowMigration(Box<MigrationPlan>),
     /// A new spec is to be written.
     Spec(Box<Spec>, String),
     /// An operation begins.
@@ -47,6 +50,13 @@ pub fn judge(ask: &Ask, view: View<'_>, id: String) -> Judgement {
             let wish = Wish { snapshot: snapshot.as_ref(), consent: *consent_epoch, empty: *empty, dry_run: *dry_run };
             restore(owner, wish, view, id)
         }
+        Ask::Migrate { owner, origin, consent_epoch, dry_run, examined } => {
+            let asked =
+                migrate::Asked { owner, origin, consent: *consent_epoch, dry_run: *dry_run, examined: examined.as_deref() };
+            migrate::judge(asked, view, id)
+        }
+        Ask::CutOver { owner } => migrate::cut_over(owner, view),
+        Ask::CancelMigration { owner } => migrate::cancel(owner, view),
     }
 }
 
@@ -126,6 +136,7 @@ fn kind(operation: &Operation) -> &'static str {
         OperationKind::Switchover { .. } => "switchover",
         OperationKind::Backup { .. } => "backup",
         OperationKind::Restore { .. } | OperationKind::Replace { .. } => "restore",
+        OperationKind::Migrate(_) => "migrate",
     }
 }
 

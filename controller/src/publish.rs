@@ -6,7 +6,7 @@ use std::time::Duration;
 use agent::api::{Epoch, Role, State};
 
 use crate::decide::choose::master_view;
-use crate::decide::{Recorded, View, copies, evidence, replicas};
+use crate::decide::{Recorded, View, copies, evidence, migrate, replicas};
 use crate::model::{AgentView, Observed, Outcome, Plan, Planned, Wait};
 use crate::pace;
 use crate::view::{
@@ -181,7 +181,7 @@ fn instance(view: View<'_>, recorded: Option<Recorded<'_>>, master: Option<&Stat
         lag_bytes,
         proven: fresh.is_some_and(|s| replicas::is_proven(view, s)),
         age_ms: agent.heard.map(|heard| view.now.saturating_sub(heard).as_millis() as u64),
-        activity: state.and_then(|s| s.activity.as_ref()).map(progress),
+        activity: state.and_then(|s| s.activity.as_ref().map(progress).or_else(|| following(view, recorded?, s))),
         progress: state.and_then(|s| s.activity.clone()),
         problem: state.and_then(|s| s.problem.clone()).or_else(|| agent.problem.clone()),
     })
@@ -203,6 +203,20 @@ fn word(recorded: Option<Recorded<'_>>, fresh: Option<&State>) -> &'static str {
         Some(redis) if redis.open => "connecting",
         Some(_) => "closed",
     }
+}
+
+/// How the following of an origin goes, in words; none where none is followed.
+fn following(view: View<'_>, recorded: Recorded<'_>, state: &State) -> Option<String> {
+    let (origin, redis) = (state.origin.as_ref()?, state.redis.as_ref().filter(|_| migrate::is_copy(state, recorded.record))?);
+    let known = match (migrate::lag(state), &origin.held) {
+        (_, Some(_)) => "holds everything".into(),
+        (Some(lag), None) => format!("link up, {lag} bytes behind"),
+        (None, None) if redis.syncing || redis.loading => "copying".into(),
+        (None, None) => "no link".into(),
+    };
+    let since = view.seen.wall_ms.saturating_sub(origin.since_ms) / 1000;
+    let problem = origin.problem.as_ref().map_or(String::new(), |why| format!("; {why}"));
+    Some(format!("follows {} ({known}, {} keys, for {since} s{problem})", origin.address, redis.keys))
 }
 
 /// In words, with as much of size, rate and time left as is known.

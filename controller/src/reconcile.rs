@@ -191,7 +191,7 @@ impl Loop {
     }
 
     async fn judge_and_write(&mut self, asked: &Asked) -> Reply {
-        let refuse = |message: String| Reply { accepted: false, operation_id: String::new(), message, plan: None };
+        let refuse = |message: String| Reply::refused(message);
         let Sight { spec, seen, now } = self.world.observe();
         let ((spec, version), seen) = match (spec, seen) {
             (Ok(spec), Ok(seen)) => (spec, seen),
@@ -204,10 +204,14 @@ impl Loop {
         let id = uuid::Uuid::new_v4().to_string();
         let (written, operation_id, message) = match judge(&asked.ask, view, id) {
             Judgement::Refuse(message) => return refuse(message),
-            Judgement::Plan(message) => return Reply { accepted: true, operation_id: String::new(), message, plan: None },
+            Judgement::Plan(message) => return Reply::accepted("", message),
             Judgement::Show(plan) => {
                 let message = plan.steps.join("; ");
-                return Reply { accepted: true, operation_id: String::new(), message, plan: Some(plan) };
+                return Reply { plan: Some(plan), ..Reply::accepted("", message) };
+            }
+            Judgement::ShowMigration(plan) => {
+                let message = plan.steps.join("; ");
+                return Reply { migration: Some(plan), ..Reply::accepted("", message) };
             }
             Judgement::Spec(spec, message) => {
                 (self.hands.registry.set_spec(&self.hands.lead, &spec, version).await, String::new(), message)
@@ -221,7 +225,7 @@ impl Loop {
             }
         };
         match written {
-            Ok(()) => Reply { accepted: true, operation_id, message, plan: None },
+            Ok(()) => Reply::accepted(operation_id, message),
             Err(error) => refuse(format!("it could not be written: {}", chain(&error))),
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use agent::api::{Activity, Address, Epoch, Offset, Position, Role};
+use agent::api::{Activity, Address, Door, Epoch, Examined, Offset, Origin, Position, Role};
 use agent::record::Phase;
 use agent::snapshot::{Acceptance, How, Imported, Pin, SnapshotId, Verification};
 use serde::{Deserialize, Serialize};
@@ -180,7 +180,7 @@ pub struct Event {
 pub struct HistoryEntry {
     /// The new epoch.
     pub epoch: Epoch,
-    /// `bootstrap`, `failover`, `switchover`, `restart` (same instance again) or `restore`.
+    /// `bootstrap`, `failover`, `switchover`, `restart` (same instance again), `restore` or `migrate`.
     pub kind: String,
     /// What began it.
     #[serde(default)]
@@ -370,6 +370,8 @@ pub enum OperationKind {
         #[serde(default)]
         saved: Option<SnapshotId>,
     },
+    /// The data of a server outside of the cluster takes the place of the cluster's own.
+    Migrate(Migration),
     /// Start from the store (or the best local copy) with nobody left, with consent to what cannot be proven.
     Restore {
         /// Named snapshot; absent for the best one.
@@ -380,6 +382,33 @@ pub enum OperationKind {
         #[serde(default)]
         empty: bool,
     },
+}
+
+/// Where a migration stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Migration {
+    /// The server that data is migrated from. Its password is sealed, and gone once the operation has ended.
+    pub origin: Origin,
+    /// The instance that follows it, and is to lead.
+    pub follower: u32,
+    /// Whether that is the only one: nobody serves while it follows.
+    #[serde(default)]
+    pub alone: bool,
+    /// Whether the cut-over was asked for.
+    #[serde(default)]
+    pub cut_over: bool,
+    /// Who cancelled it; absent when nobody did.
+    #[serde(default)]
+    pub cancelled: Option<String>,
+    /// The snapshot of the data that is replaced; absent until it is in the store.
+    #[serde(default)]
+    pub saved: Option<SnapshotId>,
+    /// The origin's own settings, noted before it is had to refuse writes; absent before.
+    #[serde(default)]
+    pub door: Option<Door>,
+    /// Why it was called off after that: the origin is to take writes again.
+    #[serde(default)]
+    pub called_off: Option<String>,
 }
 
 /// Body of `POST /api/v1/operations`.
@@ -431,6 +460,32 @@ pub enum Ask {
         #[serde(default)]
         dry_run: bool,
     },
+    /// Replace the data by that of a server outside of the cluster: begins to follow it.
+    Migrate {
+        /// Who asks.
+        owner: String,
+        /// Whom to follow.
+        origin: Origin,
+        /// Present epoch, stated as consent.
+        #[serde(default)]
+        consent_epoch: Option<Epoch>,
+        /// Only say what would happen.
+        #[serde(default)]
+        dry_run: bool,
+        /// What an agent found the origin to be; the controller has it looked at.
+        #[serde(skip)]
+        examined: Option<Box<Examined>>,
+    },
+    /// Have the migration under way come to its end: the data that was followed leads.
+    CutOver {
+        /// Who asks.
+        owner: String,
+    },
+    /// End the migration under way; the present data stays.
+    CancelMigration {
+        /// Who asks.
+        owner: String,
+    },
     /// Change the number of instances.
     Scale {
         /// Who asks.
@@ -448,6 +503,9 @@ impl Ask {
             Ask::Restore { .. } => "restore",
             Ask::Switchover { .. } => "switchover",
             Ask::Failover { .. } => "failover",
+            Ask::Migrate { .. } => "migrate",
+            Ask::CutOver { .. } => "cut-over",
+            Ask::CancelMigration { .. } => "cancel-migration",
             Ask::Scale { .. } => "scale",
         }
     }
@@ -459,13 +517,16 @@ impl Ask {
             | Ask::Restore { owner, .. }
             | Ask::Switchover { owner, .. }
             | Ask::Failover { owner, .. }
+            | Ask::Migrate { owner, .. }
+            | Ask::CutOver { owner }
+            | Ask::CancelMigration { owner }
             | Ask::Scale { owner, .. } => owner,
         }
     }
 }
 
 /// Answer to an [`Ask`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
     /// Whether it was taken on.
     pub accepted: bool,
@@ -476,6 +537,45 @@ pub struct Reply {
     /// What a restore into a cluster that serves would do; absent for everything else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Box<RestorePlan>>,
+    /// What a migration would do; absent for everything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<Box<MigrationPlan>>,
+}
+
+impl Reply {
+    /// A refusal.
+    pub fn refused(message: impl Into<String>) -> Reply {
+        Reply { accepted: false, message: message.into(), ..Reply::default() }
+    }
+    /// Taken on as this operation; empty where nothing goes on.
+    pub fn accepted(operation_id: impl Into<String>, message: impl Into<String>) -> Reply {
+        Reply { accepted: true, operation_id: operation_id.into(), message: message.into(), ..Reply::default() }
+    }
+}
+
+/// What a migration would do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MigrationPlan {
+    /// The server that data is migrated from.
+    pub origin: Address,
+    /// What it is.
+    pub examined: Examined,
+    /// Present epoch: the one to consent to.
+    pub epoch: Epoch,
+    /// The master in office.
+    pub master: u32,
+    /// Keys of the data that would be replaced.
+    pub present_keys: u64,
+    /// The instance that would follow it, and then lead.
+    pub follower: u32,
+    /// The other instances.
+    pub others: Vec<u32>,
+    /// What would happen, in order.
+    pub steps: Vec<String>,
+    /// What speaks against it: with any of these it is refused.
+    pub objections: Vec<String>,
+    /// The command that begins it.
+    pub command: String,
 }
 
 /// What a restore into a cluster that serves would do.

@@ -166,6 +166,7 @@ mod tests {
         let doors = Doors {
             intake,
             token: Some("secret".into()),
+            agents: agent::client::Client::new(None),
             cluster: "www/prod/cache".into(),
             config: Default::default(),
             metrics: Default::default(),
@@ -176,7 +177,7 @@ mod tests {
         tokio::spawn(async move { axum::serve(listener, router(doors)).await });
         tokio::spawn(async move {
             while let Some(asked) = asked.recv().await {
-                let _ = asked.reply.send(Reply { accepted: true, operation_id: "7".into(), message: "begun".into(), plan: None });
+                let _ = asked.reply.send(Reply::accepted("7", "begun"));
             }
             drop(publish);
         });

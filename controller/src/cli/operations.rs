@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_a_failure_with_its_reason() {
-        let refused = Reply { accepted: false, operation_id: String::new(), message: "no proof".into(), plan: None };
+        let refused = Reply::refused("no proof");
         assert!(matches!(accepted(refused), Err(Failure::Failed(message)) if message == "refused: no proof"));
     }
 }

@@ -115,6 +115,7 @@ pub(super) fn kind(kind: &crate::view::OperationKind) -> &'static str {
         Switchover { .. } => "switchover",
         Backup { .. } => "backup",
         Restore { .. } | Replace { .. } => "restore",
+        Migrate(_) => "migrate",
     }
 }
 

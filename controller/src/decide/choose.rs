@@ -8,7 +8,7 @@ use agent::api::{Order, Position, Source, State};
 use agent::record::{History, Member, Peer, Phase, Record};
 use agent::snapshot::SnapshotId;
 
-use super::{Recorded, View, copies, depose, evidence, loss, quorum, replace, room, snapshots, switchover};
+use super::{Recorded, View, copies, depose, evidence, loss, migrate, quorum, replace, room, snapshots, switchover};
 use crate::model::{Action, AgentView, Copy, HistoryChange, Holder, Plan, Reason};
 use crate::view::{HistoryEntry, MasterView, Operation, OperationKind, Step};
 
@@ -24,7 +24,11 @@ pub fn choose(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
         gather_evidence(view, record, plan);
         return;
     };
-    if bring_up_target(view, record, plan) || cut_survivors(view, record, plan) || replace::hold_back(view, record, plan) {
+    let held_back = bring_up_target(view, record, plan)
+        || cut_survivors(view, record, plan)
+        || replace::hold_back(view, record, plan)
+        || migrate::choose(view, record, &evidence, plan);
+    if held_back {
         return;
     }
     let replacing = replace::wish(view.seen, record.record);
@@ -154,6 +158,9 @@ fn cut_survivors(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) -> bool 
     let mut uncut = Vec::new();
     for (agent, state) in record.agents(view) {
         let Some(redis) = state.redis.as_ref().filter(|_| can_be_cut(state)) else { continue };
+        if migrate::is_apart(state, record.record) {
+            continue;
+        }
         let is_told =
             plan.actions.iter().any(|p| matches!(&p.action, Action::Command { agent: told, .. } if *told == agent.address));
         if is_told || state.fenced_epoch == Some(record.record.epoch) || copies::is_started_for(state, record.record) {
@@ -187,15 +194,16 @@ fn started_from(view: View<'_>, record: Recorded<'_>, copy: &Copy, id: &Snapshot
 }
 
 /// Names the winner, if enough members answered to be sure of every confirmed write, and what is lost is not too much.
-fn name_winner(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: &[Copy], plan: &mut Plan) {
-    let replacing = replace::wish(view.seen, record.record);
-    // What a restore replaces is saved: nothing of it is missed.
+pub fn name_winner(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: &[Copy], plan: &mut Plan) {
+    let (replacing, migrating) = (replace::wish(view.seen, record.record), migrate::wish(view.seen, record.record));
+    // What is replaced is saved: nothing of it is missed.
     let missed = || {
         quorum::missing(view, record)
             .or_else(|| loss::too_much_lost(view, record, winner))
             .or_else(|| more_in_an_ending_one(view, record, winner))
     };
-    let refusal = cannot_lead(view, record, winner, ranked).or_else(|| missed().filter(|_| replacing.is_none()));
+    let refusal =
+        cannot_lead(view, record, winner, ranked).or_else(|| missed().filter(|_| replacing.is_none() && migrating.is_none()));
     if let Some((reason, message)) = refusal {
         plan.wait(reason, message);
         return;
@@ -219,6 +227,7 @@ fn name_winner(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: &[
     let state = record.agents(view).map(|(_, s)| s).find(|s| s.task_id == winner.task_id);
     let next = match (replacing, state) {
         (Some(wish), Some(state)) => replace::named(next, wish, state),
+        (None, Some(state)) if migrating.is_some() => migrate::named(view, next, state),
         _ => next,
     };
     plan.act(
@@ -291,6 +300,7 @@ fn history_entry(view: View<'_>, record: Recorded<'_>, winner: &Member, ranked: 
     let position = redis.map(|r| agent::api::Position { replid: r.replid.clone(), offset: r.offset });
     let loss_bytes = loss::loss_bytes(view, record, winner);
     let kind = match (&record.record.master, &snapshot) {
+        _ if state.is_some_and(|s| migrate::is_copy(s, record.record)) => "migrate",
         (_, Some(_)) => "restore",
         (None, None) => "bootstrap",
         (Some(_), None) if planned(view).is_some() => "switchover",

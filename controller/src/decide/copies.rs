@@ -3,11 +3,11 @@
 //! Offsets compare only within one history (replid). The record's lineage gives each history its epoch, so the order is: epoch of the
 //! history, then offset within it, then (equal data) what needs the least work, then who has not just failed to open, then time.
 
-use agent::api::{Position, State};
+use agent::api::{ORIGIN, Position, State};
 use agent::record::{Member, Phase, Record};
 use agent::snapshot::SnapshotId;
 
-use super::{Recorded, View, choose};
+use super::{Recorded, View, choose, migrate};
 use crate::model::{Copy, Holder, Observed, member};
 use crate::view::OperationKind;
 
@@ -82,14 +82,15 @@ fn live(view: View<'_>, record: Recorded<'_>) -> Vec<Copy> {
 /// Whether a server was started closed for the present epoch from a chosen source, and not assigned since.
 pub fn is_started_for(state: &State, record: &Record) -> bool {
     state.redis.as_ref().is_some_and(|r| {
-        r.started_epoch == record.epoch && !r.source.is_empty() && r.source != "replica" && state.assigned_epoch < record.epoch
+        let chosen = !r.source.is_empty() && r.source != "replica" && !r.source.starts_with(ORIGIN);
+        r.started_epoch == record.epoch && chosen && state.assigned_epoch < record.epoch
     })
 }
 
 /// Where a server's data stands in the lineage: (epoch of its history, offset in it); absent for a foreign history, and for what was replaced by a
 /// snapshot, unless it was started from it on purpose.
 pub fn place(state: &State, record: &Record) -> Option<(u64, u64)> {
-    let redis = state.redis.as_ref()?;
+    let redis = state.redis.as_ref().filter(|_| !migrate::is_copy(state, record))?;
     let (replid, offset) = match (&redis.replid2, redis.replid2_end) {
         (Some(replid2), Some(end)) if record.history_at(&redis.replid, redis.offset).is_none() => {
             (replid2, end.saturating_sub(1))

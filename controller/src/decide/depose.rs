@@ -4,7 +4,7 @@
 use agent::api::{Order, State};
 use agent::record::{Evidence, Phase, Record};
 
-use super::{Recorded, View, choose, copies, evidence};
+use super::{Recorded, View, choose, copies, evidence, migrate};
 use crate::model::{Action, Plan, Reason};
 use crate::view::{Operation, OperationKind, Step};
 
@@ -60,7 +60,8 @@ pub fn depose(view: View<'_>, record: Recorded<'_>, evidence: Option<Evidence>, 
 
 /// The process is dead, so survivors can be cut beside the commit: their offsets are in when it is through.
 fn cut_ahead(view: View<'_>, record: Recorded<'_>, epoch: u64, plan: &mut Plan) {
-    for (agent, state) in record.agents(view).filter(|(_, s)| choose::can_be_cut(s) && !record.is_master(s)) {
+    let survivor = |s: &State| choose::can_be_cut(s) && !record.is_master(s) && !migrate::is_apart(s, record.record);
+    for (agent, state) in record.agents(view).filter(|(_, s)| survivor(s)) {
         let order = record.command_at(epoch, agent, state, Order::Fence);
         plan.act(order, "its offset counts only once it is cut off from the old master, whose server is dead");
     }

@@ -6,7 +6,7 @@
 use agent::api::{LeaseState, State};
 use agent::record::{Member, Record};
 
-use super::{Recorded, View, replicas};
+use super::{Recorded, View, migrate, replicas};
 use crate::model::{Plan, Reason, member};
 
 /// Whether a run may replicate from this master: it is listed and admitted.
@@ -18,7 +18,10 @@ pub fn may_follow(record: Recorded<'_>, master: &State, run_id: &str) -> bool {
 /// Adds runs that are to follow. Says whether it did: until it is through, nothing else is worth doing.
 pub fn add(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) -> bool {
     let listed = |m: &Member| record.record.known_replicas.iter().any(|known| known.run_id == m.run_id);
-    let ready = |s: &&State| s.redis.as_ref().is_some_and(|r| r.answering && !r.loading) && !s.stopping && !record.is_master(s);
+    let lent = |s: &State| migrate::is_lent(view, record, s);
+    let ready = |s: &&State| {
+        !lent(s) && s.redis.as_ref().is_some_and(|r| r.answering && !r.loading) && !s.stopping && !record.is_master(s)
+    };
     let new: Vec<Member> = record.agents(view).map(|(_, s)| s).filter(ready).filter_map(member).filter(|m| !listed(m)).collect();
     if new.is_empty() {
         return false;

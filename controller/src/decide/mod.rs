@@ -9,6 +9,7 @@
 //! | no record | instances have reported | [`birth`]: make one |
 //! | stable | the master is proven dead | [`depose`]: next epoch, `deposing`, with the evidence |
 //! | stable, deposing | somebody asked for a snapshot | [`replace`]: fetch it, save the present data, load it, or call it off |
+//! | stable, deposing | somebody asked for the data of another server | [`migrate`]: follow it, save the present data, cut over, or call it off |
 //! | bootstrapping, deposing | nobody may write | [`choose`]: cut survivors, rank copies, name the best (`promoting`), or start it first |
 //! | promoting | exactly one may | [`promote`]: have it open; once it serves, `stable` |
 //! | stable | the master serves | [`replicas`], [`instances`], [`snapshots`]: everything else follows |
@@ -30,6 +31,7 @@ pub mod evidence;
 pub mod instances;
 pub mod loss;
 pub mod members;
+pub mod migrate;
 pub mod promote;
 pub mod quorum;
 pub mod replace;
@@ -84,6 +86,7 @@ fn serve(view: View<'_>, record: Recorded<'_>, plan: &mut Plan) {
             if !members::add(view, record, plan)
                 && !switchover::advance(view, record, master, plan)
                 && !replace::advance(view, record, master, plan)
+                && !migrate::advance(view, record, master, plan)
             {
                 replicas::follow(view, record, master, plan);
                 replicas::configure(view, record, master, plan);
@@ -192,8 +195,7 @@ impl<'a> Recorded<'a> {
 
     /// A command stamped for an epoch that is being committed.
     pub fn command_at(self, epoch: u64, agent: &AgentView, state: &State, order: Order) -> Action {
-        let makes_run = matches!(order, Order::Start { .. } | Order::Restore { .. });
-        let run_id = state.redis.as_ref().map(|r| r.run_id.clone()).filter(|_| !makes_run);
+        let run_id = state.redis.as_ref().map(|r| r.run_id.clone()).filter(|_| !order.needs_no_run());
         let stamp = Stamp {
             cluster_id: self.record.cluster_id.clone(),
             generation: self.record.generation.clone(),

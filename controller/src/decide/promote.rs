@@ -3,7 +3,7 @@
 use agent::api::{Order, State};
 use agent::record::{History, Phase, Record};
 
-use super::{Recorded, View, choose, depose, evidence, replace};
+use super::{Recorded, View, choose, depose, evidence, migrate, replace};
 use crate::model::{Action, HistoryChange, Plan, Reason};
 use crate::view::{Operation, Step};
 
@@ -78,8 +78,12 @@ fn settle(view: View<'_>, record: Recorded<'_>, state: &State, plan: &mut Plan) 
     let done = replace::outcome(view.seen, record.record, done);
     let steps = running.map_or_else(Vec::new, |o| o.steps.clone());
     let steps: Vec<Step> = steps.into_iter().chain([Step { name: "stable".into(), at_ms: view.seen.wall_ms }]).collect();
-    let operation = running
-        .map(|o| Box::new(Operation { step: "stable".into(), outcome: Some(done.clone()), steps: steps.clone(), ..o.clone() }));
+    let migrated = migrate::settled(view, record.record, state, &done);
+    let operation = migrated.map(Box::new).or_else(|| {
+        running.map(|o| {
+            Box::new(Operation { step: "stable".into(), outcome: Some(done.clone()), steps: steps.clone(), ..o.clone() })
+        })
+    });
     plan.act(
         Action::CommitRecord {
             record: Box::new(next),

@@ -6,7 +6,7 @@
 //! replaced, and no copy of it can lead any more. Until that commit everything that goes wrong calls the restore off, and the best
 //! copy, which is the present data, leads again.
 
-use agent::api::{Order, State};
+use agent::api::{Order, Redis, State};
 use agent::record::{History, Record, Restored};
 use agent::snapshot::{How, SnapshotId};
 
@@ -149,30 +149,36 @@ fn save(view: View<'_>, record: Recorded<'_>, wish: Wish<'_>, plan: &mut Plan) -
         plan.act(Action::SetOperation { operation: Box::new(next) }, step);
         return None;
     }
-    let cut =
-        |s: &State| s.fenced_epoch == Some(record.record.epoch) && s.redis.as_ref().is_some_and(|r| r.answering && !r.loading);
-    let Some((agent, state)) = record.agents(view).find(|(_, s)| record.is_master(s) && cut(s) && !s.stopping) else {
-        return Some(
-            "the master was lost before its data was saved, so nobody knows whether another copy holds all of it".into(),
-        );
-    };
-    let failure = state.uploads.failed_request.as_ref().filter(|(id, _)| *id == operation.id).map(|(_, why)| why);
-    if let Some(why) = failure.or(state.uploads.error.as_ref()) {
-        return Some(format!("the present data could not be saved: {why}"));
-    }
     if wish.is_late(view, "deposing", SAVE_WITHIN_MS) {
         return Some("the present data was not saved in time".into());
     }
-    let order = Order::Backup { request_id: operation.id.clone(), how: How::Dump };
-    let message = format!("instance {} saves the present data before snapshot {snapshot} takes its place", state.instance);
+    save_present(view, record, &operation.id, &format!("snapshot {snapshot}"), plan).err()
+}
+
+/// Has the copy saved of the master that was deposed, which was cut off: it holds everything that was ever acknowledged. `what` takes its place.
+///
+/// # Errors
+/// Why that cannot be.
+pub fn save_present(view: View<'_>, record: Recorded<'_>, request: &str, what: &str, plan: &mut Plan) -> Result<(), String> {
+    let cut =
+        |s: &State| s.fenced_epoch == Some(record.record.epoch) && s.redis.as_ref().is_some_and(|r| r.answering && !r.loading);
+    let Some((agent, state)) = record.agents(view).find(|(_, s)| record.is_master(s) && cut(s) && !s.stopping) else {
+        return Err("the master was lost before its data was saved, so nobody knows whether another copy holds all of it".into());
+    };
+    let failure = state.uploads.failed_request.as_ref().filter(|(id, _)| *id == request).map(|(_, why)| why);
+    if let Some(why) = failure.or(state.uploads.error.as_ref()) {
+        return Err(format!("the present data could not be saved: {why}"));
+    }
+    let order = Order::Backup { request_id: request.into(), how: How::Dump };
+    let message = format!("instance {} saves the present data before {what} takes its place", state.instance);
     plan.act(record.command(agent, state, order), message.clone());
     plan.summary.clone_from(&message);
     plan.wait(Reason::WaitingForStart, message);
-    None
+    Ok(())
 }
 
 /// The snapshot of the present data, once it is in the store.
-fn saved_as(view: View<'_>, record: Recorded<'_>, request: &str) -> Option<SnapshotId> {
+pub fn saved_as(view: View<'_>, record: Recorded<'_>, request: &str) -> Option<SnapshotId> {
     let told = record.agents(view).map(|(_, s)| &s.uploads).find(|u| u.last_request_id.as_deref() == Some(request));
     let listed = || {
         let mut rows = view.seen.store.snapshots.iter().flatten();
@@ -238,12 +244,18 @@ pub fn start(view: View<'_>, record: Recorded<'_>, wish: Wish<'_>, plan: &mut Pl
 /// What the record says from the naming of the winner on: its data has taken the place of what was before.
 pub fn named(record: Record, wish: Wish<'_>, winner: &State) -> Record {
     let Some(redis) = &winner.redis else { return record };
-    let mut histories = record.histories.clone();
-    histories.retain(|h| h.replid != redis.replid);
-    let from = redis.replid2_end.unwrap_or(redis.offset);
-    histories.push(History { epoch: record.epoch, replid: redis.replid.clone(), from, to: None, next: None });
+    let histories = begun_by(&record, redis);
     let restored = Some(Restored { epoch: record.epoch, snapshot: wish.snapshot.clone() });
     Record { histories, restored, ..record }
+}
+
+/// The lineage, with what the winner holds as the beginning of the epoch.
+pub fn begun_by(record: &Record, winner: &Redis) -> Vec<History> {
+    let mut histories = record.histories.clone();
+    histories.retain(|h| h.replid != winner.replid);
+    let from = winner.replid2_end.unwrap_or(winner.offset);
+    histories.push(History { epoch: record.epoch, replid: winner.replid.clone(), from, to: None, next: None });
+    histories
 }
 
 /// How an operation ends with a master that serves: a restore that did not come to its end has failed.

@@ -2,14 +2,15 @@
 
 use agent::api::{Order, Position, Settings, Source, State};
 
-use super::{Recorded, View, members};
+use super::{Recorded, View, members, migrate};
 use crate::model::{Plan, Reason};
 
 /// Has every other instance follow the master.
 pub fn follow(view: View<'_>, record: Recorded<'_>, master: &State, plan: &mut Plan) {
     let Some(address) = master.redis.as_ref().and_then(|r| r.address.clone()) else { return };
     let fork = fork(master);
-    for (agent, state) in record.agents(view).filter(|(_, s)| !record.is_master(s) && !s.stopping) {
+    let free = |s: &State| !record.is_master(s) && !s.stopping && !migrate::is_lent(view, record, s);
+    for (agent, state) in record.agents(view).filter(|(_, s)| free(s)) {
         let Some(redis) = &state.redis else {
             if state.activity.is_none() {
                 let source = Source::ReplicaOf { master: address.clone(), fork: fork.clone() };
@@ -85,7 +86,10 @@ pub fn backup_source(view: View<'_>, record: Recorded<'_>, master: &State) -> St
     let usable: Vec<&State> = replicas(view, record)
         .filter(|s| !s.stopping && s.redis.as_ref().is_some_and(|r| r.answering && r.link == Some(true) && !r.syncing))
         .collect();
-    let coming = record.agents(view).map(|(_, s)| s).filter(|s| !record.is_master(s) && !s.stopping && s.redis.is_some());
+    let coming = record.agents(view).map(|(_, s)| s).filter(|s| {
+        let lent = migrate::is_lent(view, record, s);
+        !record.is_master(s) && !s.stopping && !lent && s.redis.is_some()
+    });
     usable
         .iter()
         .find(|s| !s.settings.save.is_empty())

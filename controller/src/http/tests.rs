@@ -28,6 +28,7 @@ async fn server(published: Published) -> Server {
     let doors = Doors {
         intake,
         token: Some(TOKEN.into()),
+        agents: agent::client::Client::new(None),
         cluster: "www/prod/cache".into(),
         config: Effective::default(),
         metrics: Metrics::new(),
@@ -130,7 +131,7 @@ async fn an_ask_is_taken_on_or_refused_with_the_reply() {
         for (accepted, _) in answers {
             let Asked { ask, reply } = asked.recv().await.unwrap();
             assert_eq!(ask, Ask::Backup { owner: "ann".into(), how: None });
-            reply.send(Reply { accepted, operation_id: "x".into(), message: "because".into(), plan: None }).unwrap();
+            reply.send(Reply { accepted, ..Reply::accepted("x", "because") }).unwrap();
         }
     });
     for (accepted, expected) in answers {
@@ -183,7 +184,7 @@ async fn a_standby_passes_requests_on_to_the_leader() {
     assert_eq!(standby.get("/api/v1/plan").await, leader.get("/api/v1/plan").await);
     let asked = tokio::spawn(async move {
         let Asked { reply, .. } = leader.asked.recv().await.unwrap();
-        reply.send(Reply { accepted: true, operation_id: "x".into(), message: "begun".into(), plan: None }).unwrap();
+        reply.send(Reply::accepted("x", "begun")).unwrap();
     });
     assert_eq!(standby.post(Some(TOKEN), &backup()).await.0, 202);
     assert_eq!(standby.post(Some("wrong"), &backup()).await.0, 401);

@@ -245,7 +245,7 @@ impl World {
                 self.trace(|| format!("refused: {why}"));
                 return self.answers.push(why);
             }
-            Judgement::Plan(_) | Judgement::Show(_) => return,
+            Judgement::Plan(_) | Judgement::Show(_) | Judgement::ShowMigration(_) => return,
         };
         self.numbers += 1;
         let from = Client::Controller(c, self.controllers[c].leadership);

@@ -23,6 +23,7 @@ mod instances;
 mod lease;
 mod lineage;
 mod members;
+mod migrate;
 mod replace;
 mod replicas;
 mod returns;
