@@ -16,6 +16,8 @@ use crate::view::SnapshotRow;
 
 /// Time between two listings when nothing asks for one earlier.
 const EVERY: Duration = Duration::from_secs(10);
+/// The same while there is no record: what is stored decides how the cluster is born, and may have been imported only just before.
+const EVERY_UNBORN: Duration = Duration::from_millis(500);
 
 /// Lists for as long as somebody listens: regularly, and whenever `again` is notified. `record` gives the lineage and the cluster id.
 pub fn poll(
@@ -36,11 +38,12 @@ pub fn poll(
         while !tx.is_closed() {
             let listed = store.list().await;
             let record = record.borrow().node.clone();
+            let every = if record.is_some() { EVERY } else { EVERY_UNBORN };
             tx.send_modify(|polled| match listed {
                 Ok(entries) => *polled = Polled { view: catalogue(&entries, record.as_ref(), guard), problem: None },
                 Err(error) => polled.problem = Some(chain(&error)),
             });
-            let _ = tokio::time::timeout(EVERY, again.notified()).await;
+            let _ = tokio::time::timeout(every, again.notified()).await;
         }
     });
     rx
