@@ -61,7 +61,11 @@ enum Verb {
     Create {
         /// The cluster file (TOML).
         file: PathBuf,
-        /// Print the job that would be created and contact nobody.
+        /// Have the cluster born from a dump that lies elsewhere, e.g. another cluster's best snapshot: it is imported first (SOURCE as for
+        /// snapshots import), and where it comes from is only read. Refused if the new cluster has a record, or snapshots, already.
+        #[arg(long, value_name = "SOURCE")]
+        from: Option<String>,
+        /// Print the job that would be created and contact nobody; with --from, only look whether the source and the place for it are there.
         #[arg(long)]
         dry_run: bool,
     },
@@ -384,7 +388,7 @@ pub fn main() -> ExitCode {
 async fn run(matches: &clap::ArgMatches, verb: Verb) -> Result<(), Failure> {
     let mut layers = Layers::read(COMMAND_LINE_KEYS, matches, Some(Path::new(DEFAULT_FILE)));
     match verb {
-        Verb::Create { file, dry_run } => create::run(layers, &file, dry_run).await,
+        Verb::Create { file, from, dry_run } => create::run(layers, create::Create { file, from, dry_run }).await,
         Verb::Rdb { verb: RdbVerb::Check { files } } => {
             let output = output(&mut layers);
             layers.finish().map_err(mistakes)?;

@@ -219,6 +219,11 @@ impl ClusterFile {
         }
     }
 
+    /// Where its agents keep snapshots, if it says so.
+    pub fn snapshots_uri(&self) -> Option<&str> {
+        self.passed.iter().find(|(flag, _)| *flag == "snapshots-uri").map(|(_, uri)| uri.as_str())
+    }
+
     /// The spec that the cluster starts with.
     pub fn spec(&self, by: &str, now_ms: u64) -> Spec {
         Spec {

@@ -129,7 +129,7 @@ fn leadership(
         serverset: place.serverset(),
         agents: agents.clone(),
         scheduler: tasks::poll(scheduler.clone(), job.clone(), start),
-        store: catalogue::poll(store.clone(), record, list_store.clone(), place.guard),
+        store: catalogue::poll(store.clone(), record, list_store.clone(), place.guard, start),
         silent_after: config.timing.silent_after,
     };
     let hands = Hands {

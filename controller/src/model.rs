@@ -235,6 +235,8 @@ pub struct StoreView {
     pub configured: bool,
     /// The catalogue, best first; `None` before the first listing.
     pub snapshots: Option<Vec<SnapshotRow>>,
+    /// When that listing began, since this controller's start; `None` before the first, and without a store.
+    pub listed: Option<Duration>,
     /// Cluster id in the manifests, when they agree on one.
     pub cluster_id: Option<String>,
 }

@@ -231,6 +231,35 @@ fn a_dump_is_imported_without_a_controller_and_is_no_good_one_of_the_clusters_ow
 }
 
 #[test]
+fn a_cluster_is_not_created_from_what_is_no_good_or_into_a_store_that_its_agents_do_not_see() {
+    let dir = Dir::new();
+    std::fs::write(dir.0.join("foreign.rdb"), DUMP).unwrap();
+    let file = |store: &str| {
+        dir.write(
+            "cluster.toml",
+            &format!("cluster = '{CLUSTER}'\ninstances = 1\n{store}\n[resources]\nram = '1gb'\ndisk = '4gb'\n"),
+        );
+    };
+    let uri = format!("snapshots.uri = '{}'", dir.store());
+    let create = |from: &str, more: &[&str]| {
+        let place = ["create", "cluster.toml", "--from", from, "--zookeeper", "127.0.0.1:1"];
+        dir.run(&[&place, more].concat())
+    };
+    for (store, from, more, code, said) in [
+        ("", "foreign.rdb", &[][..], 2, "snapshots.uri is not set: --from needs a store"),
+        (&uri, "foreign.rdb", &["--snapshots-uri", "file:///elsewhere"], 2, "in the cluster file and file:///elsewhere for the"),
+        (&uri, "nothing.rdb", &[], 1, "nothing.rdb: there is nothing"),
+        (&uri, "nothing.rdb", &["--dry-run"], 1, "nothing.rdb: there is nothing"),
+        (&uri, "foreign.rdb", &[], 1, "no session with ZooKeeper 127.0.0.1:1"),
+    ] {
+        file(store);
+        let output = create(from, more);
+        assert_eq!((output.status.code(), stderr(&output).contains(said)), (Some(code), true), "{said}: {}", stderr(&output));
+        assert!(!dir.0.join("store").exists(), "{said}: something was stored");
+    }
+}
+
+#[test]
 fn what_cannot_be_imported_is_named_and_the_exit_code_tells() {
     let dir = Dir::new();
     std::fs::write(dir.0.join("cut.rdb"), &DUMP[..100]).unwrap();
@@ -238,7 +267,7 @@ fn what_cannot_be_imported_is_named_and_the_exit_code_tells() {
         ("cut.rdb", "cut.rdb: it ends at offset 100"),
         ("nothing.rdb", "nothing.rdb: there is nothing; expected is"),
         ("s3://bucket/dump.rdb", "store address \"s3://bucket/dump.rdb\": its scheme is neither hdfs nor file"),
-        ("hdfs://127.0.0.1:1/redis", "stat /redis:"),
+        ("hdfs://127.0.0.1:1/redis", "hdfs://127.0.0.1:1/redis: stat /redis:"),
     ] {
         let output = dir.snapshots(&["import", source]);
         assert_eq!((output.status.code(), stderr(&output).contains(said)), (Some(1), true), "{source}: {}", stderr(&output));

@@ -1,9 +1,10 @@
 //! `create`: the first desired state into ZooKeeper, then the job to the scheduler. What is there already is left as it is, so a
-//! `create` that was cut off between the two is finished by the next.
+//! `create` that was cut off between the two is finished by the next. With `--from`, what the cluster is to be born from comes before both.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use agent::layers::{Layers, Mistakes, Origin};
+use agent::snapshot::SnapshotId;
 use agent::zk::{self, Keeper};
 use aurora::types::{JobConfiguration, ResponseCode};
 use serde::Serialize;
@@ -12,6 +13,10 @@ use super::{Context, Failure, door, mistakes, output, owner, say};
 use crate::cluster_file::{ClusterFile, Surroundings};
 use crate::config::Place;
 use crate::model::Spec;
+
+mod beside;
+
+use beside::Beside;
 
 /// What `create` found and did.
 #[derive(Serialize)]
@@ -24,9 +29,22 @@ struct Created {
     instances: u32,
     /// Whether a controller is elected.
     controller: bool,
+    /// What it is to be born from; absent for an empty cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshot: Option<SnapshotId>,
 }
 
-pub(super) async fn run(mut layers: Layers, path: &Path, dry_run: bool) -> Result<(), Failure> {
+/// Arguments of `create`.
+pub(super) struct Create {
+    /// The cluster file.
+    pub file: PathBuf,
+    /// What the cluster is to be born from.
+    pub from: Option<String>,
+    pub dry_run: bool,
+}
+
+pub(super) async fn run(mut layers: Layers, wanted: Create) -> Result<(), Failure> {
+    let path = wanted.file.as_path();
     let file = ClusterFile::load(path);
     if let Ok(file) = &file {
         let given = [
@@ -54,15 +72,24 @@ pub(super) async fn run(mut layers: Layers, path: &Path, dry_run: bool) -> Resul
         (Err(found), Err(more)) => return Err(mistakes(Mistakes([found.0, more.0].concat()))),
     };
     let around = Surroundings { zookeeper: place.zookeeper.clone(), zookeeper_root: place.zookeeper_root.clone() };
-    if dry_run {
-        return print_job(&file.job(&around, file.instances));
+    let context = Context::new(place, output);
+    let beside = match &wanted.from {
+        Some(source) => Some(Beside::look(&context, &file, source).await?),
+        None => None,
+    };
+    if wanted.dry_run {
+        return print_job(&file.job(&around, file.instances), beside.as_ref());
     }
-    create(&Context::new(place, output), &file, &around).await
+    create(&context, &file, &around, beside.as_ref()).await
 }
 
-async fn create(context: &Context, file: &ClusterFile, around: &Surroundings) -> Result<(), Failure> {
+async fn create(context: &Context, file: &ClusterFile, around: &Surroundings, beside: Option<&Beside>) -> Result<(), Failure> {
     let place = &context.place;
     let keeper = context.keeper().await?;
+    let snapshot = match beside {
+        Some(beside) => Some(beside.import(context).await?),
+        None => None,
+    };
     let (spec, made) = ensure_spec(keeper, place, file).await?;
     if spec.instances != file.instances {
         eprintln!(
@@ -75,17 +102,20 @@ async fn create(context: &Context, file: &ClusterFile, around: &Surroundings) ->
     let job_made = create_job(place, keeper, &file.job(around, spec.instances)).await?;
     let controller = !door::candidates(keeper, &place.paths().controllers()).await?.is_empty();
     let word = |made| if made { "created" } else { "exists" };
-    let created =
-        Created { cluster: place.cluster.clone(), spec: word(made), job: word(job_made), instances: spec.instances, controller };
+    let (cluster, instances) = (place.cluster.clone(), spec.instances);
+    let created = Created { cluster, spec: word(made), job: word(job_made), instances, controller, snapshot };
     context.print(&created, || describe(&created))
 }
 
 fn describe(created: &Created) -> String {
-    let Created { cluster, spec, job, instances, controller } = created;
+    let Created { cluster, spec, job, instances, controller, snapshot } = created;
     let mut text = match (*spec, *job) {
         ("exists", "exists") => format!("{cluster} exists already, with its job; nothing was changed.\n"),
         _ => format!("{cluster}: desired state {spec}, job {job}, {instances} instances.\n"),
     };
+    if let Some(id) = snapshot {
+        text += &format!("It is born from snapshot {id}, which was imported.\n");
+    }
     text += match controller {
         true => "Its controller takes over from here; aurora-redis watch shows it.",
         false => {
@@ -138,10 +168,10 @@ fn says_exists(error: &aurora::Error) -> bool {
 }
 
 /// The job as JSON: what the scheduler gets, with the executor's part unfolded.
-fn print_job(job: &JobConfiguration) -> Result<(), Failure> {
+fn print_job(job: &JobConfiguration, beside: Option<&Beside>) -> Result<(), Failure> {
     let task = &job.task_config;
     let data = task.executor_config.as_ref().and_then(|executor| executor.data.as_deref()).unwrap_or("null");
-    let shown = serde_json::json!({
+    let mut shown = serde_json::json!({
         "key": job.key.to_string(),
         "instances": job.instance_count,
         "tier": task.tier,
@@ -150,6 +180,9 @@ fn print_job(job: &JobConfiguration) -> Result<(), Failure> {
         "resources": task.resources.iter().map(|resource| format!("{resource:?}")).collect::<Vec<_>>(),
         "executor_data": serde_json::from_str::<serde_json::Value>(data)?,
     });
+    if let Some(beside) = beside {
+        shown["from"] = beside.describe();
+    }
     say(&serde_json::to_string_pretty(&shown)?);
     Ok(())
 }

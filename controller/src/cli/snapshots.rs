@@ -15,7 +15,7 @@ mod import;
 mod prune;
 mod verify;
 
-pub(super) use import::import;
+pub(super) use import::{find, import, take_in};
 pub(super) use prune::{Prune, prune};
 pub(super) use verify::{Verify, rehearse, verify};
 

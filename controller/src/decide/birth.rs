@@ -21,10 +21,12 @@ pub fn begin(view: View<'_>, plan: &mut Plan) {
         plan.wait(Reason::WaitingForInstances, plan.summary.clone());
         return;
     }
-    if view.seen.store.configured && view.seen.store.snapshots.is_none() {
+    // What was stored before the job was there must be in the listing: a dump may have been imported for it only just before.
+    let listed = view.seen.store.listed.filter(|_| view.seen.store.snapshots.is_some());
+    if view.seen.store.configured && listed.is_none_or(|at| view.seen.first_agent.is_none_or(|first| at < first)) {
         plan.wait(
             Reason::StoreUnreachable,
-            "the store must be listed before a cluster is born: it may hold this cluster's snapshots",
+            "the store must be listed before a cluster is born: it may hold this cluster's snapshots, or imported ones",
         );
         return;
     }

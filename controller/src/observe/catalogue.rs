@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent::causes::chain;
 use agent::snapshot::{self, Guard, Marks, Problem, SnapshotId};
@@ -19,12 +19,14 @@ const EVERY: Duration = Duration::from_secs(10);
 /// The same while there is no record: what is stored decides how the cluster is born, and may have been imported only just before.
 const EVERY_UNBORN: Duration = Duration::from_millis(500);
 
-/// Lists for as long as somebody listens: regularly, and whenever `again` is notified. `record` gives the lineage and the cluster id.
+/// Lists for as long as somebody listens: regularly, and whenever `again` is notified. `record` gives the lineage and the cluster id; times count
+/// from `start`.
 pub fn poll(
     store: Option<Store>,
     record: watch::Receiver<Watched>,
     again: Arc<Notify>,
     guard: Guard,
+    start: Instant,
 ) -> watch::Receiver<Polled<StoreView>> {
     let configured = StoreView { configured: store.is_some(), ..StoreView::default() };
     let (tx, rx) = watch::channel(Polled { view: configured, problem: None });
@@ -36,11 +38,15 @@ pub fn poll(
     };
     tokio::spawn(async move {
         while !tx.is_closed() {
+            let begun = start.elapsed();
             let listed = store.list().await;
             let record = record.borrow().node.clone();
             let every = if record.is_some() { EVERY } else { EVERY_UNBORN };
             tx.send_modify(|polled| match listed {
-                Ok(entries) => *polled = Polled { view: catalogue(&entries, record.as_ref(), guard), problem: None },
+                Ok(entries) => {
+                    let view = StoreView { listed: Some(begun), ..catalogue(&entries, record.as_ref(), guard) };
+                    *polled = Polled { view, problem: None };
+                }
                 Err(error) => polled.problem = Some(chain(&error)),
             });
             let _ = tokio::time::timeout(every, again.notified()).await;
@@ -82,7 +88,7 @@ fn catalogue(entries: &[Entry], record: Option<&agent::zk::Node>, guard: Guard) 
     imports.sort_by_cached_key(|row| std::cmp::Reverse((row.imported.as_ref().map(|i| i.at_ms), row.id.clone())));
     rows.extend(imports);
     rows.extend(entries.iter().filter_map(|entry| bad(entry, cluster_id)));
-    StoreView { configured: true, snapshots: Some(rows), cluster_id: owner }
+    StoreView { configured: true, snapshots: Some(rows), listed: None, cluster_id: owner }
 }
 
 /// Nothing is wrong with it, except perhaps that it is suspicious.

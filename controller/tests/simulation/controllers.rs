@@ -171,6 +171,7 @@ impl World {
                 configured: true,
                 cluster_id: self.store.first().map(|s| s.cluster_id.clone()),
                 snapshots: Some(snapshots),
+                listed: Some(now),
             },
             fresh_ids: (format!("cluster-{c}-{}", self.now), format!("generation-{c}-{}", self.now)),
             wall_ms: self.now / 1000,

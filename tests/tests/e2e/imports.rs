@@ -1,12 +1,12 @@
-//! Data from elsewhere: a new cluster is born from the original system's layout in HDFS; another dump comes into it later, and counts for nothing
-//! until somebody names it.
+//! Data from elsewhere: a new cluster is born from the original system's layout in HDFS, a second one beside it from its snapshot; another dump
+//! comes in later, and counts for nothing until somebody names it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use controller::view::SnapshotRow;
-use tests::harness::cluster::{Cluster, LIMIT, Options, Store};
+use tests::harness::cluster::{CLUSTER, Cluster, LIMIT, Options, Store};
 use tests::harness::data::{self, Content, Package};
 use tests::harness::hdfs::FS_SHELL;
 use tests::harness::redis::Plain;
@@ -45,6 +45,46 @@ async fn hold(cluster: &Cluster, expected: &Content) -> Result<()> {
     Ok(())
 }
 
+/// `create --from`, after a look; what the cluster was born from is the only snapshot there is, and the first thing in its history.
+async fn create_from(cluster: &Cluster, source: &str) -> Result<()> {
+    let file = cluster.cluster_file();
+    let look: serde_json::Value = serde_json::from_str(&cluster.cli(&["create", &file, "--from", source, "--dry-run"]).await?)?;
+    ensure!(look["from"]["address"].as_str().is_some_and(|at| at.starts_with(source)), "{look}");
+    ensure!(look["from"]["imported"].is_null() && look["key"].is_string(), "{look}");
+    let said = cluster.cli(&["create", &file, "--from", source, "--output", "json"]).await?;
+    let created: serde_json::Value = serde_json::from_str(&said)?;
+    let born = created["snapshot"].as_str().context("it tells no snapshot")?;
+    cluster.wait_stable().await?;
+    let entry = cluster.history().await?.pop().context("no history")?;
+    ensure!(entry.snapshot.is_some_and(|id| id.to_string() == born), "it was not born from {born}");
+    let again = cluster.cli_failure(&["create", &file, "--from", source]).await?;
+    ensure!(again.contains("is no new cluster") && again.contains("nothing was imported"), "{again}");
+    Ok(())
+}
+
+/// A second cluster, from the best snapshot of the first one, which is not touched by it.
+async fn beside(cluster: &Cluster, best: &str, expected: &Content) -> Result<()> {
+    let hdfs = cluster.hdfs.as_ref().context("no HDFS")?;
+    let job = format!("{}/aurora-redis/{CLUSTER}", hdfs.uri());
+    let listing = async || hdfs.tool(FS_SHELL, &["-ls", "-R", &job]).await;
+    let (before, status) = (listing().await?, cluster.status().await?);
+    let bench = Arc::new(Bench::new("imports-beside", 0)?);
+    let options = Options { instances: 1, hosts: 1, save: "none".into(), ..Options::default() };
+    let second = Cluster::start_parts(&bench, options).await?;
+    create_from(&second, &job).await?;
+    hold(&second, expected).await?;
+    let rows = second.snapshots().await?;
+    let from = rows.first().and_then(|row| row.imported.as_ref()).map(|imported| imported.from.as_str());
+    ensure!(from == Some(format!("{job}/snapshots/{best}").as_str()), "{rows:?}");
+
+    let (there, here) = (second.status().await?, cluster.status().await?);
+    ensure!(there.cluster_id.is_some() && there.cluster_id != status.cluster_id, "{:?}", there.cluster_id);
+    redis::cmd("SET").arg("only").arg("here").query_async::<()>(&mut second.connect_master().await?).await?;
+    ensure!((here.epoch, &here.master) == (status.epoch, &status.master), "{}", here.summary);
+    ensure!(listing().await? == before, "the first cluster's store was changed: before it was {before}");
+    hold(cluster, expected).await
+}
+
 /// The row of an imported snapshot, once the controller lists it.
 async fn listed(cluster: &Cluster, id: &str) -> Result<SnapshotRow> {
     wait::until(&format!("{id} is listed"), LIMIT, async || {
@@ -61,7 +101,7 @@ fn name_in(said: &str) -> Result<String> {
 }
 
 #[test]
-fn a_new_cluster_is_born_from_the_original_layout_and_another_dump_waits_until_it_is_named() {
+fn clusters_are_born_from_the_original_layout_and_from_another_cluster_and_an_import_waits_until_it_is_named() {
     Bench::run("imports", async |bench| {
         let packages = data::packages()?;
         let before = Before::start(&bench).await?;
@@ -71,16 +111,14 @@ fn a_new_cluster_is_born_from_the_original_layout_and_another_dump_waits_until_i
         let hdfs = cluster.hdfs.as_ref().context("no HDFS")?;
         hdfs.tool(FS_SHELL, &["-put", &layout.display().to_string(), "/"]).await?;
 
-        let born = name_in(&cluster.cli(&["snapshots", "import", &format!("{}/redis", hdfs.uri())]).await?)?;
-        cluster.create().await?;
+        create_from(&cluster, &format!("{}/redis", hdfs.uri())).await?;
         hold(&cluster, &original).await?;
-        let entry = cluster.history().await?.pop().context("no history")?;
-        ensure!(entry.snapshot.is_some_and(|id| id.to_string() == born), "it was not born from {born}");
         ensure!(cluster.status().await?.snapshot.is_none(), "an imported snapshot counts as a backup");
 
         // A newer dump with other data: it is there, and nothing else.
         cluster.cli(&["backup"]).await?;
         let own = cluster.wait_snapshots(1).await?[0].id.to_string();
+        beside(&cluster, &own, &original).await?;
         let (other, foreign) = before.dump("other", &packages[1000..1300]).await?;
         let said = cluster.cli(&["snapshots", "import", &other.join("dump.rdb").display().to_string()]).await?;
         let id = name_in(&said)?;

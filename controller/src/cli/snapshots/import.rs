@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use agent::causes::chain;
 use agent::snapshot::{Guard, Manifest, SnapshotId};
-use agent::store::{Elsewhere, Entry, Foreign, Options, Progress, Report, Store};
+use agent::store::{Elsewhere, Entry, Error, Foreign, Options, Progress, Report, Store};
 use serde::Serialize;
 
 use super::super::progress::ProgressLine;
@@ -33,7 +34,10 @@ pub(in crate::cli) async fn import(context: &Context, source: &str) -> Result<()
 
 /// The dump that is meant: of another job the best good one.
 pub(in crate::cli) async fn find(place: &Place, source: &str) -> Result<Foreign, Failure> {
-    match Elsewhere::look(source, &Options::reaching(&place.hdfs)).await? {
+    let found = Elsewhere::look(source, &Options::reaching(&place.hdfs)).await;
+    // What a store says names its path alone.
+    let told = |e| if matches!(e, Error::Remote { .. }) { Failure::Failed(format!("{source}: {}", chain(&e))) } else { e.into() };
+    match found.map_err(told)? {
         Elsewhere::Dump(dump) => Ok(dump),
         Elsewhere::Job(job) => {
             let id = best(&job.list().await?, place.guard).map_err(|why| Failure::Failed(format!("{source}: {why}")))?;

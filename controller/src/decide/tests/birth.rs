@@ -88,6 +88,17 @@ fn no_second_cluster_is_born_while_a_task_that_runs_was_never_heard() {
     assert_eq!(stored.actions(), Vec::<String>::new(), "not announced, but its task runs");
 }
 
+/// A dump that was imported just before the job was created is not in it.
+#[test]
+fn no_cluster_is_born_from_a_listing_that_began_before_its_first_agent_was_heard() {
+    let listed = |at| newborn().seen(|s| (s.first_agent, s.store.listed) = (Some(NOW), at));
+    for old in [listed(None), listed(NOW.checked_sub(Duration::from_millis(1)))] {
+        assert_eq!(old.actions(), Vec::<String>::new());
+        assert!(old.reasons().contains(&Reason::StoreUnreachable));
+    }
+    assert_eq!(committed(&listed(Some(NOW)).plan()).phase, Phase::Bootstrapping);
+}
+
 #[test]
 fn a_new_cluster_does_not_wait_for_an_instance_that_does_not_run_or_fell_silent_without_data() {
     let pending = one_never_heard().seen(|s| {

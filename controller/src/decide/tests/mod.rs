@@ -163,7 +163,7 @@ impl Case {
         let task =
             |i: u32| TaskView { instance: i, task_id: format!("task-{i}"), status: "RUNNING".into(), host: format!("h{i}") };
         let scheduler = SchedulerView { tasks: Some((0..3).map(task).collect()), asked: NOW, updating: false };
-        let store = StoreView { configured: true, snapshots: Some(Vec::new()), cluster_id: None };
+        let store = StoreView { configured: true, snapshots: Some(Vec::new()), listed: Some(NOW), cluster_id: None };
         let seen = Observed {
             lease: Some(LeaseView { node: lease_of_0(), seen: NOW }),
             record: Some((record, 7)),
