@@ -3,7 +3,7 @@
 //! One instance follows the origin, closed, while the master serves ([`advance`]); where the master is alone it is deposed first, its data saved,
 //! and follows itself. At the cut-over the master is deposed and fenced, and its own copy is saved, before the origin is touched. Then the origin is
 //! had to refuse writes, the follower gets its last bytes, and the record names it: from that commit on nothing of before can lead. Until then whatever
-//! goes wrong calls the migration off: the origin is opened again, and the present data leads ([`choose`]).
+//! goes wrong calls the migration off: the origin is opened again, and the present data leads ([`choose()`]).
 
 use agent::api::{Door, ORIGIN, Order, Position, State};
 use agent::record::{Evidence, Record, Restored};
