@@ -249,6 +249,8 @@ impl Desk {
 
     fn lay_down(&mut self, pid: u32, lift: bool, reply: oneshot::Sender<()>) {
         let office = self.office.take_if(|office| office.server.pid == pid);
+        // Before the answer, so that whoever has it sees that nothing is held any more.
+        self.publish();
         match office.filter(|office| lift && (!office.term.is_open() || office.guard.is_present())) {
             Some(office) => drop(tokio::spawn(async move {
                 if office.guard.is_present() {

@@ -48,6 +48,7 @@ pub(super) async fn run(node: &Arc<Node>, server: &Arc<Server>, stamp: &Stamp) -
         parts.duty.withdrawn = false;
     });
     node.lease.lay_down(server, true).await;
+    node.change(|parts| parts.standing = node.lease.standing());
     tracing::info!(run_id = server.run_id(), epoch = stamp.epoch, "fenced");
     Ok(Done::Now)
 }
